@@ -1,0 +1,80 @@
+# Every target sets up what it needs; a set-up is redone only when its pinned requirements change.
+# Needs: make and Python (PYTHON=python3.11, say, picks another one).
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# Empty means the shipped bundle.
+BUNDLE ?=
+# Where the three environments stand. Override to keep them elsewhere.
+VENV ?= .venv
+VENV_TEST ?= .venv-test
+VENV_TRAIN ?= .venv-train
+PYTEST_ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help serve test test-service train check format lock clean
+
+help:  ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Settings: PORT=$(PORT) HOST=$(HOST) BUNDLE=<folder> DATA=<folder> PYTHON=$(PYTHON) PYTEST_ARGS=<arguments>"
+
+# $(1) environment, $(2) pinned requirements. The dependencies are checked against their hashes; the project itself
+# cannot carry one and is linked in afterwards. The stamp is written last, so an interrupted set-up is done again.
+define set_up
+	@echo "Setting up $(1) from $(2)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, found {sys.version.split()[0]}; name one with PYTHON=")'
+	@rm -rf $(1)
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
+	@$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(1)/.stamp
+endef
+
+$(VENV)/.stamp: requirements/service.txt pyproject.toml
+	$(call set_up,$(VENV),requirements/service.txt)
+
+$(VENV_TEST)/.stamp: requirements/test.txt pyproject.toml
+	$(call set_up,$(VENV_TEST),requirements/test.txt)
+
+$(VENV_TRAIN)/.stamp: requirements/train.txt pyproject.toml
+	$(call set_up,$(VENV_TRAIN),requirements/train.txt)
+
+serve: $(VENV)/.stamp  ## Serve the shipped bundle on PORT (BUNDLE= serves another)
+	@ENDOCLIP_HOST=$(HOST) ENDOCLIP_PORT=$(PORT) $(if $(BUNDLE),ENDOCLIP_BUNDLE=$(BUNDLE)) exec $(VENV)/bin/python -m service
+
+test: $(VENV_TRAIN)/.stamp  ## Run all tests in the training environment (torch: several GB)
+	$(VENV_TRAIN)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-service: $(VENV_TEST)/.stamp  ## Run the tests of model_store and service without torch
+	@$(VENV_TEST)/bin/python -c 'import importlib.util as u, sys; sys.exit("torch is installed here; this job proves that nothing needs it" if u.find_spec("torch") else 0)'
+	$(VENV_TEST)/bin/python -m pytest tests/model_store tests/service $(PYTEST_ARGS)
+
+train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it: the phantom recipe)
+	$(VENV_TRAIN)/bin/python -m training run $(if $(DATA),--data $(DATA))
+
+check: $(VENV_TEST)/.stamp  ## Lint, formatting, types; changes nothing
+	$(VENV_TEST)/bin/python -m ruff check .
+	$(VENV_TEST)/bin/python -m ruff format --check .
+	$(VENV_TEST)/bin/python -m mypy
+
+format: $(VENV_TEST)/.stamp  ## Rewrite the code in the project's format
+	$(VENV_TEST)/bin/python -m ruff check --fix .
+	$(VENV_TEST)/bin/python -m ruff format .
+
+# uv resolves for every platform at once; it is the one tool here that is not pinned by what it writes.
+COMPILE = uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --quiet
+
+lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
+	$(COMPILE) --output-file requirements/service.txt
+	$(COMPILE) --group dev --constraints requirements/service.txt --output-file requirements/test.txt
+	$(COMPILE) --group dev --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+
+clean:  ## Remove environments and caches (runs/ stays)
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find model_store service training tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Tests: one folder per package, plus the guards over the whole repository."""

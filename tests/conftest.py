@@ -1,0 +1,57 @@
+"""What every test gets: no network beyond loopback, and an environment that is put back afterwards."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+class NetworkUsed(AssertionError):
+    """A test reached for an address outside this machine."""
+
+
+def is_local(address: object) -> bool:
+    """Whether a socket address stays on this machine: a Unix path, ``localhost`` or a loopback IP."""
+    if isinstance(address, (str, bytes)):
+        return True  # Unix domain socket
+    host = str(address[0]) if isinstance(address, tuple) and address else ""
+    if host in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False  # any other name would have to be resolved
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Let ``connect`` and ``connect_ex`` fail for any address that is not on this machine."""
+    patch = pytest.MonkeyPatch()
+    for name in ("connect", "connect_ex"):
+        original = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any, _original: Any = original) -> Any:
+            if not is_local(address):
+                raise NetworkUsed(f"expected no network, got a connection to {address!r}")
+            return _original(self, address)
+
+        patch.setattr(socket.socket, name, guarded)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def environment_restored() -> Iterator[None]:
+    """Put ``os.environ`` and the working directory back; start without any ENDOCLIP_* setting."""
+    before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 (restored with chdir)
+    for key in [key for key in os.environ if key.startswith("ENDOCLIP_")]:
+        del os.environ[key]
+    yield
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(before)
