@@ -1,0 +1,1 @@
+"""Training side of Endo-CLIP: records, stages, export and evaluation."""
