@@ -1,0 +1,70 @@
+"""The bundle format, and all it takes to run a bundle: pixels, tokens, graphs, scores.
+
+Needs numpy, pillow, onnxruntime, tokenizers and ftfy; never torch, and neither of the packages
+built on it.
+"""
+
+from model_store.bundle import FORMAT_VERSION, Bundle, Manifest, Provenance, pack
+from model_store.encoder import Encoder
+from model_store.errors import (
+    BundleCorrupt,
+    BundleError,
+    BundleIncompatible,
+    BundleNotFound,
+    EncodeFailed,
+    EndoClipError,
+    ImageCode,
+    ImageRejected,
+    InvalidInput,
+    LabelSetInvalid,
+    ProviderUnavailable,
+    SelfTestFailed,
+    UnknownDevice,
+    UnknownLabelSet,
+    UnknownOperatingPoint,
+)
+from model_store.images import ImageLimits, InputContract, decode
+from model_store.label_sets import Label, LabelSet
+from model_store.patient import PatientScore, heatmap, score_patient
+from model_store.scoring import Calibration, Decision, OperatingPoint
+from model_store.selftest import SelfTestReport, self_test
+from model_store.tokenizer import TextContract, Tokenizer
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Bundle",
+    "BundleCorrupt",
+    "BundleError",
+    "BundleIncompatible",
+    "BundleNotFound",
+    "Calibration",
+    "Decision",
+    "EncodeFailed",
+    "Encoder",
+    "EndoClipError",
+    "ImageCode",
+    "ImageLimits",
+    "ImageRejected",
+    "InputContract",
+    "InvalidInput",
+    "Label",
+    "LabelSet",
+    "LabelSetInvalid",
+    "Manifest",
+    "OperatingPoint",
+    "PatientScore",
+    "Provenance",
+    "ProviderUnavailable",
+    "SelfTestFailed",
+    "SelfTestReport",
+    "TextContract",
+    "Tokenizer",
+    "UnknownDevice",
+    "UnknownLabelSet",
+    "UnknownOperatingPoint",
+    "decode",
+    "heatmap",
+    "pack",
+    "score_patient",
+    "self_test",
+]

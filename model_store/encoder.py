@@ -1,0 +1,238 @@
+"""Runs a bundle's three graphs with onnxruntime: frames, sentences, and frames into one patient.
+
+One encoder may be shared by any number of threads; the runtime's sessions allow concurrent runs.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from model_store.bundle import Bundle
+from model_store.errors import BundleCorrupt, EncodeFailed, ProviderUnavailable
+from model_store.images import Pixels
+from model_store.label_sets import LabelSet
+from model_store.scoring import unit_rows
+from model_store.tokenizer import Tokenizer
+
+__all__ = ["Encoder", "Floats", "Mask"]
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+CPU = "CPUExecutionProvider"
+# Enough to keep the cores busy; memory of the activations grows with it, speed no longer does.
+_BATCH = 32
+
+
+class Encoder:
+    """The graphs of one bundle on one execution provider.
+
+    Args:
+        bundle: an opened bundle.
+        provider: an onnxruntime execution provider, such as `CUDAExecutionProvider`.
+        allow_fallback: accept the CPU where the provider cannot be had; `provider` then says so.
+        threads: threads inside one run; None takes the cores this process may use.
+
+    Raises:
+        ProviderUnavailable: the runtime would use another provider than the one asked for.
+        BundleCorrupt: a graph does not load.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = CPU,
+        allow_fallback: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self._threads = threads or _usable_cores()
+        self._asked = _available(provider, allow_fallback)
+        self._image = self._open("image_tower.onnx")
+        self.provider = self._used(self._image, allow_fallback)
+        # Unify multiplies a few hundred short rows: on a GPU the copies would cost more than that.
+        self._unify = self._open("unify.onnx", CPU)
+        self._text: tuple[Tokenizer, ort.InferenceSession] | None = None
+        self._text_lock = Lock()
+
+    @property
+    def dimension(self) -> int:
+        """Width d of an embedding."""
+        return self.bundle.manifest.embedding_dim
+
+    @property
+    def text_loaded(self) -> bool:
+        """Whether the text tower has been loaded; it is on the first free text."""
+        return self._text is not None
+
+    def encode_images(self, pixels: Pixels) -> Floats:
+        """Encode frames.
+
+        Args:
+            pixels: uint8 (n, size, size, 3), as `images.decode` gives them; n may be 0.
+
+        Returns:
+            float32 (n, d), unit rows.
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
+        parts = [
+            _run(self._image, ["embedding"], {"pixels": part})[0] for part in self._parts(pixels)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
+
+    def encode_images_with_grid(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """Encode frames, and the places inside them.
+
+        Args:
+            pixels: uint8 (n, size, size, 3), n at least 1.
+
+        Returns:
+            (embeddings float32 (n, d) with unit rows, grid float32 (n, rows, columns, d)).
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
+        outputs = [
+            _run(self._image, ["embedding", "grid"], {"pixels": part})
+            for part in self._parts(pixels)
+        ]
+        embeddings, grids = zip(*outputs, strict=True)
+        return np.concatenate(embeddings), np.concatenate(grids)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Encode sentences; the first call loads the text tower.
+
+        Args:
+            texts: m sentences; m may be 0.
+
+        Returns:
+            float32 (m, d), unit rows.
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
+        tokenizer, session = self._text_tower()
+        parts = []
+        for start in range(0, len(texts), _BATCH):
+            ids, mask = tokenizer.encode(texts[start : start + _BATCH])
+            parts.append(_run(session, ["embedding"], {"ids": ids, "mask": mask})[0])
+        return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
+
+    def class_embeddings(self, label_set: LabelSet) -> Floats:
+        """Give the class embeddings of a label set.
+
+        Args:
+            label_set: one of the bundle's (with or without its positive label), whose stored
+                embeddings are taken, or a free one, whose prompts are encoded.
+
+        Returns:
+            float32 (k, d): mean of each label's prompt embeddings, scaled to length 1.
+
+        Raises:
+            EncodeFailed: the text graph did not run.
+        """
+        stored = self.bundle.label_sets.get(label_set.name)
+        if stored is not None and stored.labels == label_set.labels:
+            return self.bundle.class_embeddings[label_set.name]
+        prompts = [prompt for label in label_set.labels for prompt in label.prompts]
+        rows = self.encode_texts(prompts)
+        ends = np.cumsum([len(label.prompts) for label in label_set.labels])
+        means = np.stack([part.mean(axis=0) for part in np.split(rows, ends[:-1])])
+        return unit_rows(means).astype(np.float32)
+
+    def unify(self, frames: Floats, mask: Mask, queries: Floats) -> tuple[Floats, Floats]:
+        """Let queries attend to a patient's frames.
+
+        Args:
+            frames: float32 (n, d) unit embeddings; n may be 0.
+            mask: bool (n,); frames that are False are not seen.
+            queries: float32 (k, d) class embeddings.
+
+        Returns:
+            (pooled float32 (k, d), attention float32 (k, n) whose rows sum to 1). Without any
+            visible frame both are zeros.
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
+        if len(frames) == 0:
+            return np.zeros_like(queries), np.zeros((len(queries), 0), np.float32)
+        feed = {"frames": frames, "mask": mask, "queries": queries}
+        pooled, attention = _run(self._unify, ["pooled", "attention"], feed)
+        return pooled, attention
+
+    def _parts(self, pixels: Pixels) -> list[Pixels]:
+        return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+
+    def _text_tower(self) -> tuple[Tokenizer, ort.InferenceSession]:
+        # Two requests may bring the first free text at once; the tower must load only once.
+        with self._text_lock:
+            if self._text is None:
+                path = self.bundle.path / "tokenizer.json"
+                tokenizer = Tokenizer.open(path, self.bundle.manifest.text)
+                self._text = tokenizer, self._open("text_tower.onnx")
+            return self._text
+
+    def _open(self, name: str, provider: str | None = None) -> ort.InferenceSession:
+        asked = provider or self._asked
+        providers = [asked] if asked == CPU else [asked, CPU]
+        return _open_session(self.bundle.path / name, providers, self._threads)
+
+    def _used(self, session: ort.InferenceSession, allow_fallback: bool) -> str:
+        """Name what the session really runs on: a missing CUDA library only logs a warning."""
+        used = str(session.get_providers()[0])
+        if used != self._asked and not allow_fallback:
+            raise ProviderUnavailable(self._asked, used)
+        return used
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _available(provider: str, allow_fallback: bool) -> str:
+    known = ort.get_available_providers()
+    if provider in known:
+        return provider
+    if not allow_fallback:
+        raise ProviderUnavailable(provider, ", ".join(known))
+    return CPU
+
+
+def _open_session(path: Path, providers: list[str], threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # Stated, never left to the default: that counts the machine's cores and not the container's.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    # The runtime's exceptions have no public common class.
+    except Exception as error:
+        raise BundleCorrupt(path.name, "a graph the runtime loads", str(error)) from error
+
+
+def _run(
+    session: ort.InferenceSession, outputs: list[str], feed: Mapping[str, npt.NDArray[Any]]
+) -> list[Floats]:
+    """Run a graph and look at what it gave; the one place where the runtime's errors turn ours."""
+    try:
+        arrays: list[Floats] = session.run(outputs, dict(feed))
+    except Exception as error:
+        raise EncodeFailed(f"expected {', '.join(outputs)}; the runtime raised") from error
+    for name, array in zip(outputs, arrays, strict=True):
+        if not np.isfinite(array).all():
+            raise EncodeFailed(f"expected finite numbers in {name}; found NaN or infinity")
+    return arrays
