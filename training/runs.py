@@ -1,0 +1,136 @@
+"""Stage folders: a half-written one cannot be mistaken for a finished one.
+
+A stage works in ``<name>.partial`` and is renamed to ``<name>`` when its ``stamp.json`` is written. A finished folder
+with the same key (config, inputs, seed) is not redone; one with another key is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from training.errors import StaleInput
+
+__all__ = ["archive_digest", "commit", "libraries", "run_stage", "stamp_of"]
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "onnx", "numpy")
+
+
+def run_stage(
+    folder: Path, key: Mapping[str, Any], body: Callable[[Path], Mapping[str, Any]]
+) -> Path:
+    """Run a stage once.
+
+    Args:
+        folder: Where the finished stage lies.
+        key: What the result depends on; JSON values.
+        body: Does the work in the folder it is given (resuming what lies there) and returns
+            figures for the stamp.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        StaleInput: The folder (or its unfinished twin) was made from another key.
+    """
+    plain = json.loads(json.dumps(key))
+    if folder.exists():
+        _compare(stamp_of(folder)["key"], plain, folder)
+        log.info("stage=%s already done", folder.name)
+        return folder
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    key_file = partial / "key.json"
+    if key_file.exists():
+        _compare(json.loads(key_file.read_text("utf-8")), plain, partial)
+    key_file.write_text(json.dumps(plain, indent=1, sort_keys=True), "utf-8")
+    start = time.monotonic()
+    figures = body(partial)
+    stamp = {
+        "key": plain,
+        "figures": figures,
+        "commit": commit(),
+        "libraries": libraries(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_this_run": round(time.monotonic() - start, 1),
+    }
+    write_json(partial / "stamp.json", stamp)
+    key_file.unlink()
+    partial.rename(folder)
+    return folder
+
+
+def stamp_of(folder: Path) -> dict[str, Any]:
+    """Read a finished stage's stamp.
+
+    Raises:
+        StaleInput: The folder has none: it was not made by ``run_stage``.
+    """
+    path = folder / "stamp.json"
+    if not path.is_file():
+        raise StaleInput(f"{folder.name}: expected stamp.json, found none")
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=False), "utf-8")
+    os.replace(temporary, path)
+
+
+def archive_digest(archive: Path) -> str:
+    """Digest of an archive: records, split, and name and size of every frame."""
+    state = hashlib.sha256()
+    for name in ("records.jsonl", "split.json"):
+        state.update((archive / name).read_bytes())
+    for path in sorted((archive / "frames").rglob("*")):
+        if path.is_file():
+            state.update(f"{path.relative_to(archive)}:{path.stat().st_size}\n".encode())
+    return "sha256:" + state.hexdigest()
+
+
+def commit() -> str:
+    """The checkout's commit, ``+dirty`` where files differ, "unknown" outside a checkout."""
+    root = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+dirty" if changed else "")
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that decide numbers."""
+    found = {}
+    for name in (*LIBRARIES, "onnxruntime-gpu", "onnxruntime"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _compare(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    differing = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
+    if differing:
+        raise StaleInput(
+            f"{folder.name} was made with other {', '.join(differing)}; "
+            "choose another output folder or delete this one"
+        )

@@ -1,0 +1,217 @@
+"""Stage 3: patient-level cross-attention over multi-lesion, single-lesion and polyp-free records.
+
+Every text set attends to every record's frames (the pairwise form); targets are soft similarities of the records'
+unified attributes. Class sentences are pooled as they are at request time: the positive sentence alone makes the
+attention, and both sentences are scored on that one vector - so an exam with one lesion among 200 normal frames is
+still an exam with a polyp, and a mixed patient is not benign.
+
+The mirrored direction (frames attend to texts) is left out: nothing uses it at request time, and over a single prompt
+it would return the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.batches import FrameStore, augment
+from training.claims import opinion_sentence, presence_sentence
+from training.config import UnificationConfig
+from training.errors import ConfigError
+from training.reading import LEVELS, Exam
+from training.loop import Schedule, train
+from training.losses import pairwise_scores, soft_cross_entropy, soft_targets, unified_codes
+from training.model import EndoClip, parameter_groups, save_weights, train_mode
+
+__all__ = ["Bags", "PatientSampler", "class_query_loss", "record_targets", "unify_records"]
+
+
+@dataclass(frozen=True)
+class Bags:
+    """One step's records.
+
+    Attributes:
+        exams: The p records; no two share a source group.
+        frames: Paths per record.
+    """
+
+    exams: list[Exam]
+    frames: list[list[Path]]
+
+    @property
+    def mask(self) -> Tensor:
+        """(p, n) bool over the padded frames."""
+        longest = max(len(f) for f in self.frames)
+        return torch.tensor([[i < len(f) for i in range(longest)] for f in self.frames])
+
+
+class PatientSampler:
+    """Draws records: half multi-lesion, a quarter single-lesion, a quarter polyp-free.
+
+    Args:
+        exams: Train exams.
+        kept: Kept frames by record id.
+        config: Stage settings.
+    """
+
+    def __init__(
+        self, exams: Sequence[Exam], kept: Mapping[str, list[Path]], config: UnificationConfig
+    ) -> None:
+        self.config, self.kept = config, kept
+        self.pools = [
+            [e for e in exams if len(e.lesions) > 1],
+            [e for e in exams if len(e.lesions) == 1],
+            [e for e in exams if not e.positive],
+        ]
+        if not all(self.pools):
+            raise ConfigError("unification needs multi-lesion, single-lesion and polyp-free records")
+
+    def draw(self, rng: np.random.Generator) -> Bags:
+        """One batch of records with up to ``frames`` frames each."""
+        p = self.config.records
+        wanted = [0] * (p - 2 * (p // 4)) + [1] * (p // 4) + [2] * (p // 4)
+        exams: list[Exam] = []
+        taken: set[str] = set()
+        for pool in (self.pools[i] for i in wanted):
+            for i in rng.permutation(len(pool))[:50]:
+                if not taken & pool[i].groups:
+                    exams.append(pool[i])
+                    taken |= pool[i].groups
+                    break
+        return Bags(exams, [self._frames(exam, rng) for exam in exams])
+
+    def _frames(self, exam: Exam, rng: np.random.Generator) -> list[Path]:
+        """Up to two thirds kept frames, the rest background: the attention must find the lesion."""
+        limit = self.config.frames
+        kept = set(self.kept.get(exam.record_id, []))
+        first = [f for f in exam.frames if f in kept]
+        rest = [f for f in exam.frames if f not in kept]
+        share = max(1, int(rng.integers(1, 2 * limit // 3 + 1)))
+        chosen = [first[i] for i in rng.permutation(len(first))[:share]]
+        chosen += [rest[i] for i in rng.permutation(len(rest))[: limit - len(chosen)]]
+        return chosen or list(exam.frames[:limit])
+
+
+def record_targets(exams: Sequence[Exam], tau: float) -> Tensor:
+    """Soft targets (p, p) from unified attributes: Dice overlap of the per-attribute unions.
+
+    Two polyp-free records are identical; a record with and one without a lesion share nothing.
+    """
+    codes = [torch.tensor([l.codes for l in e.lesions] or [[-1] * len(LEVELS)]) for e in exams]
+    union = unified_codes(codes, LEVELS)
+    overlap = union @ union.T
+    size = union.sum(-1)
+    dice = 2 * overlap / (size[:, None] + size[None, :]).clamp_min(1.0)
+    free = torch.tensor([not e.positive for e in exams])
+    identical = torch.eye(len(exams), dtype=torch.bool) | (free[:, None] & free[None, :])
+    return soft_targets(dice, tau, identical)
+
+
+def class_query_loss(
+    model: EndoClip, images: Tensor, mask: Tensor, captions: Tensor, classes: Tensor
+) -> Tensor:
+    """Two-way cross entropy of class sentences on the vector pooled by the positive one.
+
+    Args:
+        model: Gives unify and logit scale.
+        images: (p, n, d) unit rows.
+        mask: (p, n) bool.
+        captions: (2, d), positive first.
+        classes: (p,) 0 or 1; -1 = not stated, left out.
+    """
+    known = classes >= 0
+    if not bool(known.any()):
+        return images.sum() * 0.0
+    pooled, _ = model.unify(images[known], mask[known], captions[:1])
+    return F.cross_entropy(model.logit_scale * pooled[:, 0] @ captions.T, classes[known])
+
+
+def _texts(bags: Bags) -> tuple[list[str], Tensor]:
+    """Padded text sets: finding sentences per record, or its normal sentence."""
+    sets = [[l.text for l in e.lesions][:4] or [e.normal_text] for e in bags.exams]
+    longest = max(len(s) for s in sets)
+    mask = torch.tensor([[i < len(s) for i in range(longest)] for s in sets])
+    return [s[i] if i < len(s) else s[0] for s in sets for i in range(longest)], mask
+
+
+def _opinion_classes(exams: Sequence[Exam]) -> Tensor:
+    """0 = a lesion is called neoplastic; 1 = none is (all stated, or polyp-free); -1 = not stated."""
+    classes = []
+    for exam in exams:
+        stated = [l.opinion for l in exam.lesions]
+        if 0 in stated:
+            classes.append(0)
+        elif not exam.positive or (stated and -1 not in stated):
+            classes.append(1)
+        else:
+            classes.append(-1)
+    return torch.tensor(classes)
+
+
+def _losses(
+    model: EndoClip, tokenize: Any, images: Tensor, bags: Bags, config: UnificationConfig,
+    impression: bool, rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    texts, text_mask = _texts(bags)
+    claims = [presence_sentence(0, rng), presence_sentence(1, rng)]
+    claims += [opinion_sentence(0, "", rng), opinion_sentence(1, "", rng)]
+    encoded = model.encode_ids(tokenize(texts + claims))
+    p = len(bags.exams)
+    sets = encoded[: len(texts)].reshape(p, -1, model.dim)
+    mask = bags.mask
+    logits = model.logit_scale * pairwise_scores(images, mask, sets, text_mask, model.unify)
+    targets = record_targets(bags.exams, config.tau)
+    backward = targets.T / targets.sum(0)[:, None]
+    captions = encoded[len(texts) :]
+    presence = torch.tensor([0 if e.positive else 1 for e in bags.exams])
+    losses = {
+        "record_loss": 0.5 * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, backward)),
+        "presence_loss": config.class_weight
+        * class_query_loss(model, images, mask, captions[:2], presence),
+    }
+    if impression:
+        losses["opinion_loss"] = config.class_weight * class_query_loss(
+            model, images, mask, captions[2:], _opinion_classes(bags.exams)
+        )
+    return losses
+
+
+def unify_records(
+    folder: Path,
+    model: EndoClip,
+    tokenize: Any,
+    store: FrameStore,
+    sampler: PatientSampler,
+    impression: bool,
+    schedule: Schedule,
+) -> dict[str, Any]:
+    """Train stage 3 and write ``weights.pt``.
+
+    Returns:
+        Figures for the stamp.
+    """
+    config = sampler.config
+
+    def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        bags = sampler.draw(rng)
+        flat = [frame for frames in bags.frames for frame in frames]
+        # Finding texts of a record state sizes of its lesions: scale stays as it is.
+        keep = torch.ones(len(flat), dtype=torch.bool)
+        encoded = model.encode_images(augment(store.get(flat), store.contract, config.px, rng, keep))
+        mask = bags.mask
+        images = torch.zeros(*mask.shape, model.dim)
+        images[mask] = encoded
+        return _losses(model, tokenize, images, bags, config, impression, rng)
+
+    train_mode(model)
+    history = train(folder, "unification", model, parameter_groups(model), schedule, losses)
+    save_weights(model, folder / "weights.pt")
+    return {"last_loss": float(np.mean(history[-20:])),
+            "attention_scale": float(model.unify.log_scale.exp()), "gate": float(model.unify.gate)}
