@@ -1,4 +1,4 @@
-"""What every test gets: no network beyond loopback, and an environment that is put back afterwards."""
+"""What every test gets: no network beyond loopback, and an environment that is put back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NetworkUsed(AssertionError):
 
 
 def is_local(address: object) -> bool:
-    """Whether a socket address stays on this machine: a Unix path, ``localhost`` or a loopback IP."""
+    """Whether an address stays on this machine: a Unix path, ``localhost`` or a loopback IP."""
     if isinstance(address, (str, bytes)):
         return True  # Unix domain socket
     host = str(address[0]) if isinstance(address, tuple) and address else ""
