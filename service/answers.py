@@ -1,0 +1,295 @@
+"""What an answer holds, as pydantic models: the documentation at `/docs`, and what tests check.
+
+Answers are written as plain JSON; these models describe them and are not in their way.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model_store.errors import ImageCode
+from model_store.quality import AbstainReason
+from service.errors import ErrorCode
+
+__all__ = [
+    "Devices",
+    "Embeddings",
+    "Health",
+    "Limits",
+    "ModelDetail",
+    "Models",
+    "NamedTaskAnswer",
+    "Problem",
+    "ZeroShotAnswer",
+]
+
+Probability = Annotated[
+    float, Field(ge=0, le=1, description="Of the positive label, calibrated.", examples=[0.97])
+]
+Scores = Annotated[
+    dict[str, float],
+    Field(
+        description="Label → score; they sum to 1.",
+        examples=[{"malignant": 0.97, "benign": 0.03}],
+    ),
+]
+Cosine = Annotated[
+    dict[str, float],
+    Field(
+        description="Label → raw similarity, -1 to 1.",
+        examples=[{"malignant": 0.31, "benign": 0.12}],
+    ),
+]
+DecisionWord = Annotated[
+    Literal["positive", "negative", "abstained"],
+    Field(description="`abstained`: too close to the threshold; then `reason` is low_confidence."),
+]
+Status = Annotated[
+    Literal["scored", "abstained", "rejected"],
+    Field(description="`abstained`: set aside, with `reason`; `rejected`: unreadable, `error`."),
+]
+Unit = Annotated[list[float], Field(description="Unit embedding, fp32.", examples=[[0.6, -0.8]])]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FrameError(_Answer):
+    """Why a frame was rejected."""
+
+    code: ImageCode
+    message: str
+
+
+class Heatmap(_Answer):
+    """Where in the (cropped) frame a label is seen; not calibrated."""
+
+    rows: int
+    cols: int
+    values: Annotated[list[float], Field(description="0-1, row-major, rows x cols of them.")]
+    label: Annotated[str, Field(description="Whose heatmap it is: the positive or top label.")]
+
+
+class _Frame(_Answer):
+    frame_id: Annotated[str, Field(examples=["0"])]
+    status: Status
+    reason: AbstainReason | Literal["low_confidence"] | None = None
+    error: FrameError | None = None
+
+
+class _ScoredFrame(_Frame):
+    scores: Scores | None = None
+    cosine: Cosine | None = None
+    heatmap: Annotated[Heatmap | None, Field(description="With `explain`.")] = None
+
+
+class NamedTaskFrame(_ScoredFrame):
+    """A frame of a named task; scores only where the status is `scored`."""
+
+    probability: Probability | None = None
+    decision: DecisionWord | None = None
+    attention: Annotated[
+        float | None, Field(description="Weight in the patient's pooling; they sum to 1.")
+    ] = None
+
+
+class ZeroShotFrame(_ScoredFrame):
+    """A frame of a zero-shot answer; scores only where the status is `scored`."""
+
+    top_label: str | None = None
+    calibrated: Literal[False] | None = None
+    attention: Annotated[
+        dict[str, float] | None, Field(description="Label → weight in the patient's pooling.")
+    ] = None
+
+
+class EmbeddedFrame(_Frame):
+    """A frame of an embeddings answer."""
+
+    embedding: Unit | None = None
+
+
+class _Patient(_Answer):
+    patient_id: Annotated[str, Field(examples=["patient-17"])]
+    status: Status
+    frames_total: int
+    frames_scored: int
+
+
+class NamedTaskPatient(_Patient):
+    """A patient of a named task; with one scored frame, it has that frame's figures."""
+
+    probability: Probability | None = None
+    scores: Scores | None = None
+    decision: DecisionWord | None = None
+    reason: Literal["low_confidence"] | None = None
+    frames: list[NamedTaskFrame]
+
+
+class ZeroShotPatient(_Patient):
+    """A patient of a zero-shot answer."""
+
+    scores: Scores | None = None
+    cosine: Cosine | None = None
+    top_label: str | None = None
+    calibrated: Literal[False] | None = None
+    frames: list[ZeroShotFrame]
+
+
+class EmbeddedPatient(_Patient):
+    """A patient of an embeddings answer."""
+
+    frames: list[EmbeddedFrame]
+
+
+class Model(_Answer):
+    """Which model answered, and on what it ran."""
+
+    name: Annotated[str, Field(examples=["endo-clip-lite0"])]
+    version: Annotated[str, Field(examples=["1.0.0"])]
+    digest: Annotated[str, Field(description="Of the bundle's manifest.", examples=["sha256:9f…"])]
+    execution_provider: Annotated[str, Field(examples=["CPUExecutionProvider"])]
+
+
+class OperatingPointUsed(_Answer):
+    """The thresholds that made the decisions."""
+
+    name: Annotated[str, Field(examples=["balanced"])]
+    frame_threshold: Annotated[float, Field(description="Positive at or above.", examples=[0.41])]
+    patient_threshold: Annotated[
+        float, Field(description="For two scored frames or more.", examples=[0.52])
+    ]
+    frame_abstain: Annotated[
+        tuple[float, float] | None, Field(description="Probabilities not decided: [low, high).")
+    ]
+    patient_abstain: tuple[float, float] | None
+
+
+class _Envelope(_Answer):
+    request_id: Annotated[str, Field(description="As sent in X-Request-ID, or made here.")]
+    task: str
+    model: Model
+    intended_use: Annotated[str, Field(examples=["Research use only. Not a medical device."])]
+
+
+class _Labelled(_Envelope):
+    labels: Annotated[list[str], Field(description="In order, the positive one first.")]
+    label_definitions: Annotated[
+        dict[str, str], Field(description="What each label means; empty for free labels.")
+    ]
+
+
+class NamedTaskAnswer(_Labelled):
+    """Polyp detection or malignancy."""
+
+    operating_point: OperatingPointUsed
+    patients: Annotated[list[NamedTaskPatient], Field(description="In the caller's order.")]
+
+
+class ZeroShotAnswer(_Labelled):
+    """Zero-shot: softmax scores over the asked labels; no probability, no decision."""
+
+    label_set: Annotated[str | None, Field(description="Name of the set; null for free labels.")]
+    calibrated: Literal[False]
+    patients: list[ZeroShotPatient]
+
+
+class EmbeddedText(_Answer):
+    """The embedding of one of the texts."""
+
+    index: int
+    embedding: Unit
+
+
+class Embeddings(_Envelope):
+    """Unit embeddings of frames and texts in the joint space."""
+
+    dimension: int
+    patients: list[EmbeddedPatient]
+    texts: list[EmbeddedText]
+
+
+class ProblemPart(_Answer):
+    """One fault of a request."""
+
+    pointer: Annotated[str, Field(description="RFC 6901 pointer into the request document.")]
+    detail: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document; `code` is from a closed table."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(examples=["urn:endo-clip:problem:invalid_request"])]
+    title: str
+    status: int
+    detail: str
+    code: ErrorCode
+    request_id: str
+    pointer: Annotated[str | None, Field(description="The first of `errors`.")] = None
+    errors: list[ProblemPart] | None = None
+    patients: Annotated[
+        list[dict[str, Any]] | None, Field(description="all_frames_rejected: the frames, and why.")
+    ] = None
+
+
+class Health(_Answer):
+    """The process is alive, or the service is ready."""
+
+    status: Literal["alive", "ready"]
+
+
+class ModelListed(Model):
+    """A served model."""
+
+    created: str
+    intended_use: str
+
+
+class Models(_Answer):
+    """The served models."""
+
+    models: list[ModelListed]
+
+
+class ModelDetail(ModelListed):
+    """Everything a bundle says of itself."""
+
+    card: Annotated[str, Field(description="MODEL_CARD.md")]
+    manifest: dict[str, Any]
+    label_sets: dict[str, Any]
+    operating_points: dict[str, Any]
+
+
+class Device(_Answer):
+    """A device profile."""
+
+    name: str
+    crop: Annotated[
+        tuple[float, float, float, float],
+        Field(description="Kept box [x0, y0, x1, y1], fractions of the upright frame."),
+    ]
+
+
+class Devices(_Answer):
+    """The device profiles; the first is the default."""
+
+    devices: list[Device]
+
+
+class Limits(_Answer):
+    """What a request may hold at most (`min_side_px`: at least)."""
+
+    max_body_bytes: int
+    max_frames: int
+    max_patients: int
+    max_frame_bytes: int
+    max_frame_pixels: int
+    min_side_px: int
+    max_texts: int
+    max_labels: int
+    max_prompts: int
+    max_prompt_chars: int
+    max_text_chars: int

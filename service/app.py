@@ -1,0 +1,134 @@
+"""Puts the service together: `create_app(settings)` gives an ASGI app with its own everything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from service import __version__, operations, routes
+from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
+from service.engine import Engine
+from service.errors import (
+    InvalidRequest,
+    MalformedRequest,
+    NotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from service.metrics import Metrics
+from service.middleware import RequestEnvelope
+from service.openapi import describe
+from service.settings import Settings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Open the bundle and build the app.
+
+    The worker starts and the self-test runs when the app starts; a failed self-test leaves the app
+    up and `/readyz` at 503 with the reason.
+
+    Args:
+        settings: from `read_settings`.
+
+    Returns:
+        The app. Its engine, metrics and settings are in `app.state`.
+
+    Raises:
+        BundleError: the bundle cannot be served.
+        SettingsInvalid: the device profiles cannot be read.
+    """
+    engine = Engine(settings)
+    app = FastAPI(
+        title="Endo-CLIP",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # A path with a slash too many is an error of the caller's, not a second round trip.
+        redirect_slashes=False,
+        # No telemetry, whatever the environment says.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        exception_handlers={
+            HTTPException: _translate_http,
+            RequestValidationError: _translate_validation,
+        },
+    )
+    app.state.engine = engine
+    app.state.settings = settings
+    app.state.metrics = Metrics(task.path for task in routes.TASKS)
+    app.state.metrics.name_model(**_model_labels(engine))
+    app.include_router(routes.router)
+    app.include_router(operations.router)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_middleware(RequestEnvelope, max_body_bytes=settings.max_body_bytes)
+    _describe_once(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    engine: Engine = app.state.engine
+    await asyncio.to_thread(engine.start)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+async def _docs() -> HTMLResponse:
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+
+async def _translate_http(request: Request, error: Exception) -> Any:
+    """Turn an error of Starlette's own into one of the table; the envelope writes it."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 405:
+        # The table has no row of its own for this: nothing is here for this method.
+        allowed = dict(getattr(error, "headers", None) or {}).get("Allow", "")
+        raise NotFound(
+            f"Nothing here for {request.method[:16]}; allowed: {allowed}.",
+            headers={"Allow": allowed},
+        ) from None
+    if status == 404:
+        raise NotFound("No such path; /docs lists those there are.") from None
+    if status == 413:
+        raise PayloadTooLarge("The request is too large.") from None
+    if status == 415:
+        raise UnsupportedMediaType("The media type is not supported.") from None
+    if 400 <= status < 500:
+        raise MalformedRequest("The request is malformed.") from None
+    raise error
+
+
+async def _translate_validation(_request: Request, _error: Exception) -> Any:
+    """Turn FastAPI's own validation error into the contract's; its text stays here."""
+    raise InvalidRequest("A parameter is not valid.") from None
+
+
+def _describe_once(app: FastAPI) -> None:
+    """Let FastAPI serve our OpenAPI document, made at the first request for it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _model_labels(engine: Engine) -> dict[str, str]:
+    manifest = engine.bundle.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": engine.bundle.digest,
+        "execution_provider": engine.encoder.provider,
+    }

@@ -1,0 +1,154 @@
+"""One worker thread that runs the graphs, and takes along what is waiting.
+
+There is no waiting for company: while one batch runs, the next one gathers. On an idle service a
+single frame starts at once; under load batches fill by themselves. That needs no timer, and adds no
+latency where a batch would gain nothing.
+
+Guarantees: a batch that fails fails its own callers and nobody else, and the worker goes on; a
+future cancelled before its batch began is dropped and costs nothing; `stop` lets what was accepted
+finish and refuses what comes later.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from model_store.errors import EncodeFailed
+from service.errors import ShuttingDown
+
+__all__ = ["Lane", "MicroBatcher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One kind of work.
+
+    Attributes:
+        run: turns 1 to `max_batch` items into as many results; only the worker calls it.
+        max_batch: items of a batch, at most.
+    """
+
+    run: Callable[[Sequence[Any]], Sequence[Any]]
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    kind: str
+    value: Any
+    future: "Future[Any]"
+
+
+class MicroBatcher:
+    """Gathers single items of many callers into batches for one worker thread."""
+
+    def __init__(self, lanes: Mapping[str, Lane]) -> None:
+        """Prepare the worker; it begins with `start`.
+
+        Args:
+            lanes: by kind of item. A batch is of one kind; the oldest item decides which.
+        """
+        self._lanes = lanes
+        self._waiting: deque[_Item] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="encode", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker thread runs and takes items."""
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        """Items accepted and not yet begun."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Start the worker thread; once."""
+        self._thread.start()
+
+    def submit(self, kind: str, value: Any) -> "Future[Any]":
+        """Hand an item to the worker.
+
+        Args:
+            kind: name of a lane.
+            value: the item.
+
+        Returns:
+            A future of the item's own result. It fails with `EncodeFailed` when the batch did.
+
+        Raises:
+            ShuttingDown: `stop` was called.
+        """
+        item = _Item(kind, value, Future())
+        with self._wake:
+            if self._stopping:
+                raise ShuttingDown
+            self._waiting.append(item)
+            self._wake.notify()
+        return item.future
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Refuse new items, let the accepted ones finish, end the worker.
+
+        Args:
+            timeout_s: how long to wait for that; None waits until it is done.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            self._run(batch)
+
+    def _next_batch(self) -> list[_Item]:
+        """Wait for items; the oldest decides the kind. Empty when all is done and stopped."""
+        with self._wake:
+            while True:
+                batch = self._gather()
+                if batch or self._stopping:
+                    return batch
+                self._wake.wait()
+
+    def _gather(self) -> list[_Item]:
+        """Take the oldest item and those of its kind; what is passed over keeps its place."""
+        batch: list[_Item] = []
+        others: list[_Item] = []
+        while self._waiting and len(batch) < self._room(batch):
+            item = self._waiting.popleft()
+            if batch and item.kind != batch[0].kind:
+                others.append(item)
+            # False for a future its caller has cancelled; True also makes it too late to cancel.
+            elif item.future.set_running_or_notify_cancel():
+                batch.append(item)
+        self._waiting.extendleft(reversed(others))
+        return batch
+
+    def _room(self, batch: Sequence[_Item]) -> int:
+        return self._lanes[batch[0].kind].max_batch if batch else 1
+
+    def _run(self, batch: list[_Item]) -> None:
+        try:
+            results = self._lanes[batch[0].kind].run([item.value for item in batch])
+            if len(results) != len(batch):
+                raise EncodeFailed(f"expected {len(batch)} results; found {len(results)}")
+        except Exception as error:  # the worker outlives whatever a batch does
+            for item in batch:
+                item.future.set_exception(_failure(error))
+            return
+        for item, result in zip(batch, results, strict=True):
+            item.future.set_result(result)
+
+
+def _failure(error: Exception) -> EncodeFailed:
+    # One exception object per caller: raising a shared one from several tasks tangles tracebacks.
+    failure = EncodeFailed(str(error) if isinstance(error, EncodeFailed) else type(error).__name__)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,287 @@
+"""The loaded bundle and the threads that work for it.
+
+Frames are decoded in a small pool, off the event loop; every graph run for frames and texts happens
+on the one worker of the `MicroBatcher`, together with what other requests have waiting. A request
+has only a few frames in flight at a time, so a whole exam does not stand in front of the single
+frame that comes after it, and its decoded pixels do not pile up.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.bundle import Bundle
+from model_store.encoder import Encoder, Floats
+from model_store.errors import (
+    BundleCorrupt,
+    EndoClipError,
+    ImageCode,
+    ImageRejected,
+    UnknownDevice,
+)
+from model_store.images import ImageLimits, Pixels, decode
+from model_store.label_sets import LabelSet
+from model_store.patient import PatientScore, score_patient
+from model_store.quality import AbstainReason, QualityLimits, assess
+from model_store.selftest import self_test
+from service.batching import Lane, MicroBatcher
+from service.errors import NotReady
+from service.forms import FormLimits, FrameIn
+from service.settings import Box, Settings, newest_bundle, read_devices
+
+__all__ = ["NAMED_TASKS", "Engine", "Frame", "all_of"]
+
+T = TypeVar("T")
+# Path of the endpoint → label set of the bundle that it answers with.
+NAMED_TASKS: Mapping[str, str] = {
+    "polyp-detection": "polyp_detection",
+    "malignancy": "malignancy",
+}
+_DEFAULT_POINT = "balanced"
+_CACHED_SETS = 64
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What became of one frame: exactly one of the three is set.
+
+    Attributes:
+        embedding: float32 (d,), unit length.
+        abstained: why the quality gate set it aside.
+        rejected: why it could not be read.
+        grid: float32 (rows, columns, d) beside the embedding, where it was asked for.
+    """
+
+    embedding: Floats | None = None
+    abstained: AbstainReason | None = None
+    rejected: ImageRejected | None = None
+    grid: Floats | None = None
+
+
+class Engine:
+    """One bundle, ready to score; shared by all requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the bundle, verified, and its graphs; no thread is started yet.
+
+        Raises:
+            BundleError: the bundle cannot be served.
+            SettingsInvalid: the device profiles cannot be read.
+        """
+        self.devices = read_devices(settings.devices)
+        self.bundle = Bundle.open(settings.bundle or newest_bundle())
+        _check_named_tasks(self.bundle)
+        self.encoder = Encoder(
+            self.bundle, provider=settings.provider, threads=settings.encode_threads
+        )
+        self.form_limits = FormLimits(
+            settings.max_frames, settings.max_patients, settings.max_frame_bytes
+        )
+        self.image_limits = ImageLimits(
+            settings.max_frame_bytes, settings.max_frame_pixels, settings.min_side_px
+        )
+        self._quality = QualityLimits.of(self.bundle.manifest.quality_gate)
+        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._window = 2 * settings.max_batch
+        self._batcher = MicroBatcher(
+            {
+                "frames": Lane(self._encode_frames, settings.max_batch),
+                "grids": Lane(self._encode_grids, settings.max_batch),
+                "texts": Lane(self._encode_texts, settings.max_batch),
+                # One at a time: a pair of labels may have 32 prompts.
+                "labels": Lane(self._encode_labels, 1),
+            }
+        )
+        self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
+        self._not_ready = "The service is starting."
+
+    def start(self) -> None:
+        """Start the worker and run the self-test; a failed one leaves the engine not ready."""
+        self._batcher.start()
+        try:
+            report = self_test(self.encoder)
+        except EndoClipError as error:
+            self._not_ready = f"The self-test failed: {error}"
+            _logger.error("self_test=failed reason=%s", error)
+            return
+        self._not_ready = ""
+        _logger.info(
+            "self_test=passed compared=%d max_difference=%.2g tolerance=%.2g provider=%s",
+            report.compared,
+            report.max_difference,
+            report.tolerance,
+            report.provider,
+        )
+
+    def stop(self) -> None:
+        """Finish what was accepted, then end the threads."""
+        self._not_ready = "The service is shutting down."
+        self._batcher.stop()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def check_ready(self) -> None:
+        """Say whether requests may be answered.
+
+        Raises:
+            NotReady: with the reason.
+        """
+        if self._not_ready:
+            raise NotReady(self._not_ready)
+        if not self._batcher.alive:
+            raise NotReady("The encode worker is not alive.")
+
+    def crop_box(self, device: str | None) -> Box:
+        """Look up a device profile's crop box; None is the built-in `full_frame`.
+
+        Raises:
+            UnknownDevice: carrying the known names.
+        """
+        name = device or next(iter(self.devices))
+        try:
+            return self.devices[name]
+        except KeyError:
+            raise UnknownDevice(name, self.devices) from None
+
+    def flight(self) -> asyncio.Semaphore:
+        """Make the bound on one request's frames in flight."""
+        return asyncio.Semaphore(self._window)
+
+    async def encode_frame(
+        self, frame: FrameIn, box: Box, flight: asyncio.Semaphore, *, grid: bool
+    ) -> Frame:
+        """Decode, judge and encode one frame.
+
+        Args:
+            frame: as sent.
+            box: crop box of its device.
+            flight: the request's bound, from `flight`.
+            grid: whether the grid is wanted beside the embedding.
+
+        Returns:
+            The frame's outcome; a bad frame is one, not an error.
+
+        Raises:
+            EncodeFailed: the graph did not run.
+            ShuttingDown: the worker takes no more.
+        """
+        async with flight:
+            loop = asyncio.get_running_loop()
+            try:
+                pixels, reason = await loop.run_in_executor(self._pool, self._read, frame, box)
+            except ImageRejected as error:
+                return Frame(rejected=error)
+            if reason is not None:
+                return Frame(abstained=reason)
+            if grid:
+                embedding, places = await self._submit("grids", pixels)
+                return Frame(embedding=embedding, grid=places)
+            return Frame(embedding=await self._submit("frames", pixels))
+
+    async def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
+        """Encode sentences: one float32 (d,) unit embedding each."""
+        await self._load_text_tower()
+        return await all_of([self._submit("texts", text) for text in texts])
+
+    async def class_embeddings(self, label_set: LabelSet) -> Floats:
+        """Give the class embeddings of a set, float32 (k, d); those of free sets are cached."""
+        if label_set.name:
+            return self.encoder.class_embeddings(label_set)
+        cached = self._free_classes.get(label_set)
+        if cached is None:
+            await self._load_text_tower()
+            parts = await all_of([self._submit("labels", pair) for pair in _pairs(label_set)])
+            cached = np.concatenate(parts)
+            while len(self._free_classes) >= _CACHED_SETS:
+                self._free_classes.popitem(last=False)
+            self._free_classes[label_set] = cached
+        elif label_set in self._free_classes:
+            self._free_classes.move_to_end(label_set)
+        return cached
+
+    async def score(
+        self,
+        label_set: LabelSet,
+        classes: Floats,
+        embeddings: Sequence[Floats],
+        *,
+        calibrated: bool,
+    ) -> PatientScore:
+        """Score one patient from the embeddings of its scored frames, at least one."""
+        calibration = self.bundle.calibrations.get(label_set.name) if calibrated else None
+        arguments = (self.encoder, label_set, classes, calibration, np.stack(embeddings))
+        if len(embeddings) == 1:  # a few small products; a thread hop would cost more
+            return score_patient(*arguments)
+        return await asyncio.to_thread(score_patient, *arguments)
+
+    async def _submit(self, kind: str, value: Any) -> Any:
+        return await asyncio.wrap_future(self._batcher.submit(kind, value))
+
+    async def _load_text_tower(self) -> None:
+        # Not on the worker: frames of other requests would wait for the file to be read.
+        if not self.encoder.text_loaded:
+            await asyncio.to_thread(self.encoder.encode_texts, ())
+
+    def _read(self, frame: FrameIn, box: Box) -> tuple[Pixels, AbstainReason | None]:
+        if frame.data is None:
+            limit = self.image_limits.max_bytes
+            raise ImageRejected(
+                ImageCode.TOO_MANY_BYTES, f"expected at most {limit} bytes; found {frame.length}"
+            )
+        contract = self.bundle.manifest.input
+        pixels = decode(bytes(frame.data), contract, limits=self.image_limits, crop=box)
+        return pixels, assess(pixels, self._quality)
+
+    def _encode_frames(self, pixels: Sequence[Pixels]) -> Sequence[Floats]:
+        return list(self.encoder.encode_images(np.stack(pixels)))
+
+    def _encode_grids(self, pixels: Sequence[Pixels]) -> Sequence[tuple[Floats, Floats]]:
+        return list(zip(*self.encoder.encode_images_with_grid(np.stack(pixels)), strict=True))
+
+    def _encode_texts(self, texts: Sequence[str]) -> Sequence[Floats]:
+        return list(self.encoder.encode_texts(texts))
+
+    def _encode_labels(self, label_sets: Sequence[LabelSet]) -> Sequence[npt.NDArray[np.float32]]:
+        return [self.encoder.class_embeddings(label_set) for label_set in label_sets]
+
+
+async def all_of(steps: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines together, results in order; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _pairs(label_set: LabelSet) -> list[LabelSet]:
+    """Cut a free set into sets of two labels (the last of three, if odd), each encoded alone."""
+    labels = label_set.labels
+    starts = range(0, len(labels) - 1, 2)
+    ends = [*starts[1:], len(labels)]
+    return [LabelSet("", labels[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _check_named_tasks(bundle: Bundle) -> None:
+    for name in NAMED_TASKS.values():
+        label_set, calibration = bundle.label_sets.get(name), bundle.calibrations.get(name)
+        if label_set is None or label_set.positive is None or calibration is None:
+            raise BundleCorrupt(
+                "label_sets.json, calibration.json", f"{name}, with a positive label", "none"
+            )
+        if _DEFAULT_POINT not in calibration.operating_points:
+            raise BundleCorrupt(
+                f"calibration.json: /{name}/operating_points",
+                _DEFAULT_POINT,
+                ", ".join(calibration.operating_points) or "none",
+            )

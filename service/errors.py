@@ -1,0 +1,256 @@
+"""Every error an HTTP caller can meet, and the one table that gives each its status and code.
+
+    EndoClipError (model_store)
+    └── ServiceError                    detail; pointers to the parts of the request at fault
+        ├── SettingsInvalid             at the start only, never over HTTP
+        ├── MalformedRequest            not HTTP, JSON or multipart as announced
+        ├── NotFound                    no such path, or not with this method
+        │   └── UnknownModel
+        ├── PayloadTooLarge             body, frames or patients over a limit
+        ├── UnsupportedMediaType
+        ├── InvalidRequest              well-formed, but breaks a rule of the contract
+        │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
+        ├── NotReady                    the reason; Retry-After
+        └── ShuttingDown                Retry-After
+
+What is not in the table is `internal`: a fixed sentence goes out, and the exception's own text
+stays inside the process.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from model_store.errors import (
+    EncodeFailed,
+    EndoClipError,
+    LabelSetInvalid,
+    UnknownDevice,
+    UnknownLabelSet,
+    UnknownOperatingPoint,
+)
+
+__all__ = [
+    "STATUS",
+    "TABLE",
+    "AllFramesRejected",
+    "ErrorCode",
+    "Fault",
+    "InvalidRequest",
+    "MalformedRequest",
+    "NotFound",
+    "NotReady",
+    "PayloadTooLarge",
+    "ServiceError",
+    "SettingsInvalid",
+    "ShuttingDown",
+    "UnknownModel",
+    "UnsupportedMediaType",
+    "code_of",
+    "problem",
+]
+
+
+class ErrorCode(StrEnum):
+    """The closed table of codes; a client may switch on them."""
+
+    MALFORMED_REQUEST = "malformed_request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    UNKNOWN_MODEL = "unknown_model"
+    CLIENT_TOO_SLOW = "client_too_slow"
+    EXAM_CLOSED = "exam_closed"
+    CONFLICT = "conflict"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_REQUEST = "invalid_request"
+    ALL_FRAMES_REJECTED = "all_frames_rejected"
+    UNKNOWN_LABEL_SET = "unknown_label_set"
+    UNKNOWN_OPERATING_POINT = "unknown_operating_point"
+    UNKNOWN_DEVICE = "unknown_device"
+    RATE_LIMITED = "rate_limited"
+    INTERNAL = "internal"
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    SHUTTING_DOWN = "shutting_down"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+STATUS: Mapping[ErrorCode, tuple[int, str]] = {
+    ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
+    ErrorCode.UNAUTHENTICATED: (401, "A valid key is needed"),
+    ErrorCode.FORBIDDEN: (403, "Not allowed with this key"),
+    ErrorCode.NOT_FOUND: (404, "Nothing here"),
+    ErrorCode.UNKNOWN_MODEL: (404, "Unknown model"),
+    ErrorCode.CLIENT_TOO_SLOW: (408, "The request came in too slowly"),
+    ErrorCode.EXAM_CLOSED: (409, "The exam is closed"),
+    ErrorCode.CONFLICT: (409, "In conflict with an earlier request"),
+    ErrorCode.PAYLOAD_TOO_LARGE: (413, "The request is too large"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
+    ErrorCode.INVALID_REQUEST: (422, "The request breaks a rule"),
+    ErrorCode.ALL_FRAMES_REJECTED: (422, "Every frame was rejected"),
+    ErrorCode.UNKNOWN_LABEL_SET: (422, "Unknown label set"),
+    ErrorCode.UNKNOWN_OPERATING_POINT: (422, "Unknown operating point"),
+    ErrorCode.UNKNOWN_DEVICE: (422, "Unknown device"),
+    ErrorCode.RATE_LIMITED: (429, "Too many requests"),
+    ErrorCode.INTERNAL: (500, "Internal error"),
+    ErrorCode.OVERLOADED: (503, "Overloaded"),
+    ErrorCode.NOT_READY: (503, "Not ready"),
+    ErrorCode.SHUTTING_DOWN: (503, "Shutting down"),
+    ErrorCode.DEADLINE_EXCEEDED: (504, "Deadline exceeded"),
+}
+_INTERNAL_DETAIL = "The service failed; the request_id finds the reason in its log."
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request.
+
+    Attributes:
+        pointer: RFC 6901 pointer into the JSON document (form 1: the `request` part; form 3: the
+            query as an object; names of multipart parts count as keys).
+        detail: the rule that was broken.
+    """
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(EndoClipError):
+    """An error the service answers with; `detail` is written for the caller and goes out."""
+
+    def __init__(
+        self, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = tuple(faults)
+        self.headers = dict(headers or {})
+
+    def members(self) -> dict[str, Any]:
+        """Further members of the problem document."""
+        return {}
+
+
+class SettingsInvalid(ServiceError):
+    """The service cannot start with these settings; the detail is one line."""
+
+
+class MalformedRequest(ServiceError):
+    """The bytes are not what their content type says."""
+
+
+class NotFound(ServiceError):
+    """No such path, or not with this method."""
+
+
+class UnknownModel(NotFound):
+    """No model of that name is served here."""
+
+
+class PayloadTooLarge(ServiceError):
+    """The request is over a limit of `GET /v1/limits`."""
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body's content type or coding is not one of the three request forms."""
+
+
+class InvalidRequest(ServiceError):
+    """The request breaks a rule of the contract; its faults say where."""
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "InvalidRequest":
+        """Make the error for a single fault."""
+        return cls(detail, faults=[Fault(pointer, detail)])
+
+
+class AllFramesRejected(InvalidRequest):
+    """No frame of the request could be read."""
+
+    def __init__(self, patients: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("No frame of the request could be scored; patients says why for each.")
+        self.patients = list(patients)
+
+    def members(self) -> dict[str, Any]:
+        """The patients and their rejected frames."""
+        return {"patients": self.patients}
+
+
+class NotReady(ServiceError):
+    """The service runs but must not answer yet, or not any more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, headers={"Retry-After": "5"})
+
+
+class ShuttingDown(ServiceError):
+    """The service takes no new work."""
+
+    def __init__(self) -> None:
+        super().__init__("The service is shutting down.", headers={"Retry-After": "5"})
+
+
+TABLE: Mapping[type[Exception], ErrorCode] = {
+    AllFramesRejected: ErrorCode.ALL_FRAMES_REJECTED,
+    EncodeFailed: ErrorCode.INTERNAL,
+    InvalidRequest: ErrorCode.INVALID_REQUEST,
+    LabelSetInvalid: ErrorCode.INVALID_REQUEST,
+    MalformedRequest: ErrorCode.MALFORMED_REQUEST,
+    NotFound: ErrorCode.NOT_FOUND,
+    NotReady: ErrorCode.NOT_READY,
+    PayloadTooLarge: ErrorCode.PAYLOAD_TOO_LARGE,
+    ShuttingDown: ErrorCode.SHUTTING_DOWN,
+    UnknownDevice: ErrorCode.UNKNOWN_DEVICE,
+    UnknownLabelSet: ErrorCode.UNKNOWN_LABEL_SET,
+    UnknownModel: ErrorCode.UNKNOWN_MODEL,
+    UnknownOperatingPoint: ErrorCode.UNKNOWN_OPERATING_POINT,
+    UnsupportedMediaType: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+def code_of(error: Exception) -> ErrorCode:
+    """Look an error up in the table by its class, then its bases; else `internal`."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    return ErrorCode.INTERNAL
+
+
+def problem(error: Exception, request_id: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Describe an error for the caller, as RFC 9457 has it.
+
+    Args:
+        error: any exception.
+        request_id: the id that the answer carries.
+
+    Returns:
+        HTTP status, problem document, further headers.
+    """
+    code = code_of(error)
+    status, title = STATUS[code]
+    document: dict[str, Any] = {
+        "type": f"urn:endo-clip:problem:{code.value}",
+        "title": title,
+        "status": status,
+        "detail": _detail(error, code),
+        "code": code.value,
+        "request_id": request_id,
+    }
+    if not isinstance(error, ServiceError):
+        return status, document, {}
+    if error.faults:
+        document["pointer"] = error.faults[0].pointer
+        document["errors"] = [
+            {"pointer": fault.pointer, "detail": fault.detail} for fault in error.faults
+        ]
+    document.update(error.members())
+    return status, document, error.headers
+
+
+def _detail(error: Exception, code: ErrorCode) -> str:
+    if code is ErrorCode.INTERNAL:
+        return _INTERNAL_DETAIL
+    return error.detail if isinstance(error, ServiceError) else str(error)

@@ -1,0 +1,128 @@
+"""JSON in and out, and the pointers that say where in it something is wrong.
+
+In: UTF-8, no repeated keys, no NaN, and no more structure than a request of the contract can have,
+so that 256 MiB of `[[[[` cost a count and not 5 GB. Out: compact, numbers finite.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from service.errors import Fault, InvalidRequest, MalformedRequest, PayloadTooLarge
+
+__all__ = ["parse", "pointer", "validate", "write"]
+
+M = TypeVar("M", bound=BaseModel)
+# 512 frames of three keys and 64 patients need 2,000 marks; base64 holds none. The rest is room for
+# colons and brackets inside prompts and texts.
+_MAX_MARKS = 50_000
+_MAX_COMMAS = 1_000_000
+_MAX_FAULTS = 20
+_MAX_SHOWN_KEY = 64
+
+
+def parse(body: bytes | bytearray) -> Any:
+    """Parse a request's JSON.
+
+    Raises:
+        MalformedRequest: not strict JSON in UTF-8.
+        PayloadTooLarge: more objects, lists, keys or values than any request can need.
+    """
+    marks = sum(body.count(mark) for mark in (b"{", b"[", b":"))
+    if marks > _MAX_MARKS or body.count(b",") > _MAX_COMMAS:
+        raise PayloadTooLarge("The JSON has more keys and values than any request can need.")
+    try:
+        text = body.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise MalformedRequest("The JSON is not in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise MalformedRequest(f"The JSON is not well-formed: {error.msg} at {where}.") from None
+    except _Refused as error:
+        raise MalformedRequest(str(error)) from None
+    except (ValueError, RecursionError):
+        raise MalformedRequest("The JSON is nested too deep or has too long a number.") from None
+
+
+def validate(model: type[M], document: Any, where: str) -> M:
+    """Hold a parsed document against a model.
+
+    Args:
+        model: the request model.
+        document: what `parse` gave.
+        where: what the caller sent, in words, for the message.
+
+    Returns:
+        The request.
+
+    Raises:
+        InvalidRequest: with a pointer for each of the first faults.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False, include_context=False)
+    faults = [
+        Fault(_pointer_into(document, item["loc"], item["type"]), _rule(item["type"], item["msg"]))
+        for item in items[:_MAX_FAULTS]
+    ]
+    first = faults[0]
+    more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+    place = first.pointer or "the whole of it"
+    raise InvalidRequest(f"{where}: at {place}: {first.detail}{more}", faults=faults)
+
+
+def pointer(*steps: str | int) -> str:
+    """Write an RFC 6901 pointer; long keys are cut."""
+    return "".join(
+        "/" + str(step)[:_MAX_SHOWN_KEY].replace("~", "~0").replace("/", "~1") for step in steps
+    )
+
+
+def write(document: Any) -> bytes:
+    """Write an answer's JSON; NaN and infinities are errors here, never output."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # A lone surrogate can only come from a client's own key in a pointer; it must not be a 500.
+    return text.encode("utf-8", "replace")
+
+
+def _pointer_into(document: Any, loc: Sequence[str | int], kind: str) -> str:
+    """Turn pydantic's location into a pointer: it also holds names of union members."""
+    steps: list[str | int] = []
+    node = document
+    for number, step in enumerate(loc):
+        last = number == len(loc) - 1
+        if isinstance(node, dict) and (step in node or (last and kind == "missing")):
+            node = node.get(str(step))
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            continue
+        steps.append(step)
+    return pointer(*steps)
+
+
+def _rule(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "not a key that this request takes here"
+    if kind == "missing":
+        return "missing"
+    return message[:1].lower() + message[1:]
+
+
+class _Refused(ValueError):
+    """Well-formed JSON that two readers may read differently."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise _Refused("The JSON has a key twice in one object.")
+    return table
+
+
+def _refuse_constant(name: str) -> float:
+    raise _Refused(f"{name} is not a JSON number.")

@@ -1,0 +1,66 @@
+"""Figures for Prometheus: what was asked, how it ended, what became of the frames, which model.
+
+One registry per app, so that two apps in one process do not add up.
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from service import __version__
+
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+
+CLIENT_GONE = "client_gone"
+
+
+class Metrics:
+    """The app's counters; every label value is from a closed list, never from a request."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "endoclip_requests_total",
+            "Requests for a task, by outcome: ok, client_gone or the error code.",
+            ["task", "outcome"],
+            registry=self._registry,
+        )
+        self._frames = Counter(
+            "endoclip_frames_total",
+            "Frames answered, by status: scored, abstained, rejected.",
+            ["status"],
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "endoclip_ready", "1 when /readyz answers 200.", registry=self._registry
+        )
+        self._build = Gauge(
+            "endoclip_build_info",
+            "Always 1; the labels say what runs.",
+            ["version", "model", "model_version", "digest", "execution_provider"],
+            registry=self._registry,
+        )
+        # A counter that is absent until its first event hides that event from rate().
+        for task in tasks:
+            self._requests.labels(task, "ok")
+        for status in ("scored", "abstained", "rejected"):
+            self._frames.labels(status)
+
+    def name_model(self, name: str, version: str, digest: str, execution_provider: str) -> None:
+        """Say which model runs."""
+        self._build.labels(__version__, name, version, digest, execution_provider).set(1)
+
+    def count_request(self, task: str, outcome: str) -> None:
+        """Count one request."""
+        self._requests.labels(task, outcome).inc()
+
+    def count_frames(self, statuses: Iterable[str]) -> None:
+        """Count the frames of one answer."""
+        for status in statuses:
+            self._frames.labels(status).inc()
+
+    def render(self, *, ready: bool) -> bytes:
+        """Write the exposition text."""
+        self._ready.set(1 if ready else 0)
+        return generate_latest(self._registry)

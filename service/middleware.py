@@ -1,0 +1,140 @@
+"""Around every request: its id, the body's limit, the last net for errors, one log line.
+
+Pure ASGI, so that nothing is buffered on the way. Logs hold ids, sizes and codes; never a query
+string (it may carry a pseudonym), a name or a byte of content.
+"""
+
+import logging
+import re
+import secrets
+import time
+import traceback
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model_store.errors import EncodeFailed
+from service import jsonio
+from service.errors import MalformedRequest, PayloadTooLarge, problem
+
+__all__ = ["PROBLEM_TYPE", "RequestEnvelope", "log_failure"]
+
+PROBLEM_TYPE = "application/problem+json"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_logger = logging.getLogger(__name__)
+
+
+class RequestEnvelope:
+    """ASGI middleware; `scope["state"]["request_id"]` is the id below it."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(self._app, self._max_body_bytes, scope, receive, send).run()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, app: ASGIApp, limit: int, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._app, self._limit = app, limit
+        self._scope, self._receive, self._send = scope, receive, send
+        given = Headers(scope=scope).get("x-request-id", "")
+        self._id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self._bytes_in = 0
+        self._status = 0
+
+    async def run(self) -> None:
+        self._scope.setdefault("state", {})["request_id"] = self._id
+        started = time.perf_counter()
+        try:
+            await self._app(self._scope, self._count, self._stamp)
+        except Exception as error:
+            if self._status:
+                log_failure(error, self._id)
+                raise
+            await self._send_problem(error)
+        finally:
+            self._log(started)
+
+    def _check_declared(self) -> None:
+        declared = Headers(scope=self._scope).get("content-length")
+        if declared is None:
+            return
+        if not (declared.isascii() and declared.isdigit()):
+            raise MalformedRequest("Content-Length is not a number.")
+        if len(declared) > 18 or int(declared) > self._limit:
+            raise self._too_large()
+
+    async def _count(self) -> Message:
+        # Asked here and not at the start: a client that waits for 100-continue sends nothing more,
+        # and whoever reads the body counts the refusal as its own.
+        if not self._bytes_in:
+            self._check_declared()
+        message = await self._receive()
+        self._bytes_in += len(message.get("body", b""))
+        if self._bytes_in > self._limit:
+            raise self._too_large()
+        return message
+
+    async def _stamp(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"The body of a request may have {self._limit} bytes at most.")
+
+    async def _send_problem(self, error: Exception) -> None:
+        status, document, headers = problem(error, self._id)
+        if status >= 500:
+            log_failure(error, self._id)
+        body = jsonio.write(document)
+        raw = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+        raw += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await self._stamp({"type": "http.response.start", "status": status, "headers": raw})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _log(self, started: float) -> None:
+        # The route's template, not the path: a path is the caller's text.
+        route = getattr(self._scope.get("route"), "path", "-")
+        _logger.info(
+            "request method=%s route=%s status=%d bytes_in=%d ms=%.1f request_id=%s",
+            self._scope["method"],
+            route,
+            self._status,
+            self._bytes_in,
+            (time.perf_counter() - started) * 1000,
+            self._id,
+        )
+
+
+def log_failure(error: BaseException, request_id: str) -> None:
+    """Log where an error came from, without its text: that may quote what a client sent.
+
+    The runtime's own messages about a graph run hold shapes and memory, no content; they are what
+    an operator needs, so the cause of an `EncodeFailed` is logged in full.
+    """
+    places = traceback.extract_tb(error.__traceback__)[-4:]
+    trail = " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        inside = isinstance(error, EncodeFailed)
+        causes.append(f"{type(cause).__name__}: {cause}" if inside else type(cause).__name__)
+        cause = cause.__cause__
+    _logger.error(
+        "failure request_id=%s error=%s at=%s", request_id, " <- ".join(causes), trail or "-"
+    )

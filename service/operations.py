@@ -1,0 +1,124 @@
+"""What operators and integrators look at: health, metrics, models, devices, limits."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model_store.label_sets import MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
+from model_store.schema import to_plain
+from service import answers, jsonio
+from service.engine import Engine
+from service.errors import NotReady, UnknownModel
+from service.metrics import CONTENT_TYPE_LATEST, Metrics
+from service.schemas import MAX_TEXT_CHARS, MAX_TEXTS
+from service.scoring import model_info
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["operations"])
+# Load balancers probe with HEAD.
+_PROBE = ["GET", "HEAD"]
+
+
+@router.api_route("/healthz", methods=_PROBE, include_in_schema=False)
+@router.get("/healthz", summary="The process is alive")
+async def healthz() -> answers.Health:
+    """Answer as long as the process runs, whatever the state of the model."""
+    return answers.Health(status="alive")
+
+
+@router.api_route("/readyz", methods=_PROBE, include_in_schema=False)
+@router.get("/readyz", summary="The service answers requests")
+async def readyz(request: Request) -> answers.Health:
+    """Answer 200 when the bundle is verified, its canaries score as recorded, the worker lives."""
+    _engine(request).check_ready()
+    return answers.Health(status="ready")
+
+
+@router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
+async def metrics(request: Request) -> Response:
+    """Write the Prometheus text format."""
+    figures: Metrics = request.app.state.metrics
+    try:
+        _engine(request).check_ready()
+        ready = True
+    except NotReady:
+        ready = False
+    return Response(figures.render(ready=ready), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models", response_model=answers.Models, summary="The served models")
+async def models(request: Request) -> Response:
+    """List the served models."""
+    return _json({"models": [_listed(_engine(request))]})
+
+
+@router.get("/v1/models/{name}", response_model=answers.ModelDetail, summary="One model")
+async def model(request: Request, name: str) -> Response:
+    """Give a model's manifest, card, label sets, operating points and intended use."""
+    engine = _engine(request)
+    bundle = engine.bundle
+    if name != bundle.manifest.name:
+        raise UnknownModel(f"expected {bundle.manifest.name}; found another name")
+    return _json(
+        {
+            **_listed(engine),
+            "card": bundle.card,
+            "manifest": to_plain(bundle.manifest),
+            "label_sets": {
+                key: {"positive": one.positive, "labels": to_plain(one.labels)}
+                for key, one in bundle.label_sets.items()
+            },
+            "operating_points": {
+                key: to_plain(one.operating_points) for key, one in bundle.calibrations.items()
+            },
+        }
+    )
+
+
+@router.get("/v1/devices", response_model=answers.Devices, summary="The device profiles")
+async def devices(request: Request) -> Response:
+    """List the device profiles; the first is used where a request names none."""
+    boxes = _engine(request).devices
+    return _json({"devices": [{"name": name, "crop": box} for name, box in boxes.items()]})
+
+
+@router.get("/v1/limits", response_model=answers.Limits, summary="Sizes and counts")
+async def limits(request: Request) -> Response:
+    """Give the limits of a request."""
+    engine = _engine(request)
+    return _json(
+        {
+            "max_body_bytes": request.app.state.settings.max_body_bytes,
+            "max_frames": engine.form_limits.max_frames,
+            "max_patients": engine.form_limits.max_patients,
+            "max_frame_bytes": engine.image_limits.max_bytes,
+            "max_frame_pixels": engine.image_limits.max_pixels,
+            "min_side_px": engine.image_limits.min_side_px,
+            "max_texts": MAX_TEXTS,
+            "max_labels": MAX_LABELS,
+            "max_prompts": MAX_PROMPTS,
+            "max_prompt_chars": MAX_PROMPT_CHARS,
+            "max_text_chars": MAX_TEXT_CHARS,
+        }
+    )
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _listed(engine: Engine) -> dict[str, Any]:
+    manifest = engine.bundle.manifest
+    return {
+        **model_info(engine),
+        "created": manifest.created,
+        "intended_use": manifest.intended_use,
+    }
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(jsonio.write(document), media_type="application/json")

@@ -1,0 +1,144 @@
+"""The scoring endpoints: one way through for all four tasks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service import jsonio
+from service.answers import Embeddings, NamedTaskAnswer, ZeroShotAnswer
+from service.engine import NAMED_TASKS, Engine
+from service.errors import code_of
+from service.forms import (
+    EMBEDDINGS,
+    NAMED_TASK,
+    ZERO_SHOT,
+    RequestIn,
+    RequestModels,
+    read_request,
+)
+from service.metrics import CLIENT_GONE, Metrics
+from service.scoring import embed, frame_statuses, score_named, score_zero_shot
+
+__all__ = ["TASKS", "Task", "router"]
+
+# Never sent to anyone: the connection is gone.
+_CLIENT_GONE_STATUS = 499
+_INLINE_FRAMES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An endpoint.
+
+    Attributes:
+        path: last part of its URL, and its name in metrics.
+        title: for the documentation.
+        models: of its request forms.
+        answer: model of its answer.
+        run: answers a request.
+    """
+
+    path: str
+    title: str
+    models: RequestModels
+    answer: type[Any]
+    run: Callable[[Engine, RequestIn], Awaitable[dict[str, Any]]]
+
+
+def _named(path: str, title: str) -> Task:
+    async def run(engine: Engine, request: RequestIn) -> dict[str, Any]:
+        return await score_named(engine, NAMED_TASKS[path], request)
+
+    return Task(path, title, NAMED_TASK, NamedTaskAnswer, run)
+
+
+TASKS = (
+    _named("polyp-detection", "Is there a polyp, per frame and per patient"),
+    _named("malignancy", "Is a lesion neoplastic, per frame and per patient"),
+    Task("zero-shot", "Score any labels", ZERO_SHOT, ZeroShotAnswer, score_zero_shot),
+    Task("embeddings", "Embed frames and texts", EMBEDDINGS, Embeddings, embed),
+)
+router = APIRouter(prefix="/v1", tags=["scoring"])
+
+
+async def _answer(request: Request, task: Task) -> Response:
+    """Answer one request; errors are counted here and written by the envelope around the app."""
+    metrics: Metrics = request.app.state.metrics
+    try:
+        document = await _document(request, task)
+    except ClientDisconnect:
+        metrics.count_request(task.path, CLIENT_GONE)
+        return Response(status_code=_CLIENT_GONE_STATUS)
+    except Exception as error:
+        metrics.count_request(task.path, code_of(error).value)
+        metrics.count_frames(frame_statuses(getattr(error, "patients", ())))
+        raise
+    statuses = frame_statuses(document["patients"])
+    metrics.count_request(task.path, "ok")
+    metrics.count_frames(statuses)
+    document = {"request_id": request.state.request_id, **document}
+    if len(statuses) + len(document.get("texts", ())) <= _INLINE_FRAMES:
+        body = jsonio.write(document)
+    else:
+        body = await asyncio.to_thread(jsonio.write, document)
+    return Response(body, media_type="application/json")
+
+
+async def _document(request: Request, task: Task) -> dict[str, Any]:
+    # Who may ask, how much at once and until when (keys, admission, deadlines) is decided between
+    # these two lines, before a byte of the body is read.
+    engine: Engine = request.app.state.engine
+    engine.check_ready()
+    sent = await read_request(request, task.models, engine.form_limits)
+    return await _while_connected(request, task.run(engine, sent))
+
+
+async def _while_connected(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """Do the work, and drop it when the client leaves: what nobody reads need not be computed.
+
+    Raises:
+        ClientDisconnect: the client left first.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _endpoint(task: Task) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await _answer(request, task)
+
+    return endpoint
+
+
+for _task in TASKS:
+    router.add_api_route(
+        f"/{_task.path}",
+        _endpoint(_task),
+        methods=["POST"],
+        name=_task.path,
+        summary=_task.title,
+        response_model=None,
+        response_class=Response,
+        operation_id=_task.path.replace("-", "_"),
+    )

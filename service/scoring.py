@@ -1,0 +1,312 @@
+"""From a request to the body of its answer, for each of the tasks.
+
+Frames of all patients are encoded together; then each patient is scored from its own frames that
+were neither rejected nor set aside. Order is the caller's throughout.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.encoder import Floats
+from model_store.errors import LabelSetInvalid
+from model_store.label_sets import LabelSet
+from model_store.patient import PatientScore, heatmap
+from model_store.scoring import Decision, OperatingPoint
+from service.engine import Engine, Frame, all_of
+from service.errors import AllFramesRejected, InvalidRequest
+from service.forms import FrameIn, PatientIn, RequestIn
+
+__all__ = ["embed", "frame_statuses", "model_info", "score_named", "score_zero_shot"]
+
+Answer = dict[str, Any]
+_DEFAULT_POINT = "balanced"
+
+
+async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
+    """Answer a named task: calibrated probabilities and decisions.
+
+    Args:
+        engine: the loaded bundle.
+        task: name of its label set.
+        request: as sent.
+
+    Returns:
+        The answer, without request id.
+
+    Raises:
+        UnknownOperatingPoint, UnknownDevice: a name in the request.
+        AllFramesRejected: no frame could be read.
+        EncodeFailed: a graph did not run.
+    """
+    label_set = engine.bundle.label_set(task)
+    calibration = engine.bundle.calibrations[task]
+    point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
+    classes = await engine.class_embeddings(label_set)
+    scorer = _Scorer(engine, label_set, classes, point, request.explain)
+    patients = await scorer.patients(request.patients)
+    return {
+        **_head(engine, task, label_set),
+        "operating_point": _point_info(point),
+        "patients": patients,
+    }
+
+
+async def score_zero_shot(engine: Engine, request: RequestIn) -> Answer:
+    """Answer a zero-shot request: softmax scores over the caller's labels, not calibrated.
+
+    A named set that has a positive label keeps the pooling that goes with it (a label such as
+    `no_polyp` is a claim about all frames); its scores are softmax scores all the same.
+
+    Raises:
+        UnknownLabelSet, UnknownDevice: a name in the request.
+        InvalidRequest: the labels break a rule.
+        AllFramesRejected: no frame could be read.
+        EncodeFailed: a graph did not run.
+    """
+    label_set = _asked_set(engine, request)
+    for patient in request.patients:
+        engine.crop_box(patient.device)  # before any text is encoded for a request that must fail
+    classes = await engine.class_embeddings(label_set)
+    scorer = _Scorer(engine, label_set, classes, None, request.explain)
+    patients = await scorer.patients(request.patients)
+    return {
+        **_head(engine, "zero_shot", label_set),
+        "label_set": label_set.name or None,
+        "calibrated": False,
+        "patients": patients,
+    }
+
+
+async def embed(engine: Engine, request: RequestIn) -> Answer:
+    """Answer a request for embeddings of frames, texts or both.
+
+    Raises:
+        UnknownDevice: a name in the request.
+        AllFramesRejected: there were frames, and none could be read.
+        EncodeFailed: a graph did not run.
+    """
+    outcomes = await _encode(engine, request.patients, grid=False)
+    patients = []
+    for patient, frames in zip(request.patients, outcomes, strict=True):
+        members = [
+            _unscored(sent, frame) or {**_scored(sent), "embedding": _floats(frame.embedding)}
+            for sent, frame in zip(patient.frames, frames, strict=True)
+        ]
+        patients.append(_patient(patient, members, {}))
+    _refuse_all_rejected(patients)
+    rows = await engine.encode_texts(request.texts) if request.texts else []
+    return {
+        "task": "embeddings",
+        "model": model_info(engine),
+        "intended_use": engine.bundle.manifest.intended_use,
+        "dimension": engine.encoder.dimension,
+        "patients": patients,
+        "texts": [{"index": index, "embedding": _floats(row)} for index, row in enumerate(rows)],
+    }
+
+
+def model_info(engine: Engine) -> Answer:
+    """Name the model behind an answer."""
+    manifest = engine.bundle.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": engine.bundle.digest,
+        "execution_provider": engine.encoder.provider,
+    }
+
+
+def frame_statuses(patients: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List the status of every frame of an answer."""
+    return [frame["status"] for patient in patients for frame in patient["frames"]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """What all patients of one request are scored with; `point` is None for zero-shot."""
+
+    engine: Engine
+    label_set: LabelSet
+    classes: Floats
+    point: OperatingPoint | None
+    explain: bool
+
+    async def patients(self, sent: Sequence[PatientIn]) -> list[Answer]:
+        outcomes = await _encode(self.engine, sent, grid=self.explain)
+        answers = [
+            await self._patient(patient, frames)
+            for patient, frames in zip(sent, outcomes, strict=True)
+        ]
+        _refuse_all_rejected(answers)
+        return answers
+
+    async def _patient(self, patient: PatientIn, frames: Sequence[Frame]) -> Answer:
+        embeddings = [frame.embedding for frame in frames if frame.embedding is not None]
+        members = [
+            _unscored(sent, frame) or _scored(sent)
+            for sent, frame in zip(patient.frames, frames, strict=True)
+        ]
+        if not embeddings:
+            return _patient(patient, members, {})
+        score = await self.engine.score(
+            self.label_set, self.classes, embeddings, calibrated=self.point is not None
+        )
+        places = [place for place, frame in enumerate(frames) if frame.embedding is not None]
+        for row, place in enumerate(places):
+            members[place] |= self._frame(score, row, frames[place].grid)
+        return _patient(patient, members, self._pooled(score, len(embeddings)))
+
+    def _pooled(self, score: PatientScore, frames: int) -> Answer:
+        if self.point is None or score.probability is None:
+            return self._ranked(score.scores, score.cosines)
+        decision = self.point.decide_patient(score.probability, frames)
+        return {
+            "probability": score.probability,
+            "scores": self._named(score.scores),
+            **_decision(decision),
+        }
+
+    def _frame(self, score: PatientScore, row: int, grid: Floats | None) -> Answer:
+        cosines = score.frame_cosines[row]
+        if self.point is None or score.frame_probability is None:
+            members = self._ranked(score.frame_scores[row], cosines)
+        else:
+            probability = float(score.frame_probability[row])
+            members = {
+                "probability": probability,
+                "scores": self._named(score.frame_scores[row]),
+                "cosine": self._named(cosines),
+                **_decision(self.point.decide_frame(probability)),
+            }
+        members["attention"] = self._attention(score, row)
+        if grid is not None:
+            members["heatmap"] = self._heatmap(grid, score.frame_scores[row])
+        return members
+
+    def _ranked(self, scores: npt.NDArray[np.float64], cosines: npt.NDArray[Any]) -> Answer:
+        return {
+            "scores": self._named(scores),
+            "cosine": self._named(cosines),
+            "top_label": self.label_set.names[int(np.argmax(scores))],
+            "calibrated": False,
+        }
+
+    def _attention(self, score: PatientScore, row: int) -> float | dict[str, float]:
+        weights = _floats(score.attention[..., row])
+        if self.point is not None:
+            return weights[0]
+        # A set with a positive label attends once, for all of its labels.
+        return dict(zip(self.label_set.names, weights * len(self.label_set.names), strict=False))
+
+    def _heatmap(self, grid: Floats, scores: npt.NDArray[np.float64]) -> Answer:
+        positive = self.label_set.positive_index
+        index = int(np.argmax(scores)) if self.point is None or positive is None else positive
+        scale = self.engine.bundle.manifest.logit_scale
+        shares = heatmap(grid, self.classes, index, scale)
+        rows, columns = shares.shape
+        return {
+            "rows": rows,
+            "cols": columns,
+            "values": [round(value, 4) for value in shares.ravel().tolist()],
+            "label": self.label_set.names[index],
+        }
+
+    def _named(self, values: npt.NDArray[Any]) -> dict[str, float]:
+        return dict(zip(self.label_set.names, _floats(values), strict=True))
+
+
+async def _encode(
+    engine: Engine, patients: Sequence[PatientIn], *, grid: bool
+) -> list[list[Frame]]:
+    boxes = [engine.crop_box(patient.device) for patient in patients]
+    flight = engine.flight()
+    flat = await all_of(
+        [
+            engine.encode_frame(frame, box, flight, grid=grid)
+            for patient, box in zip(patients, boxes, strict=True)
+            for frame in patient.frames
+        ]
+    )
+    rest = iter(flat)
+    return [[next(rest) for _ in patient.frames] for patient in patients]
+
+
+def _asked_set(engine: Engine, request: RequestIn) -> LabelSet:
+    if isinstance(request.labels, str):
+        return engine.bundle.label_set(request.labels)
+    try:
+        return LabelSet.from_free(request.labels or ())
+    except LabelSetInvalid as error:
+        raise InvalidRequest.at("/labels", str(error)) from error
+
+
+def _head(engine: Engine, task: str, label_set: LabelSet) -> Answer:
+    return {
+        "task": task,
+        "model": model_info(engine),
+        "intended_use": engine.bundle.manifest.intended_use,
+        "labels": list(label_set.names),
+        "label_definitions": label_set.definitions if label_set.name else {},
+    }
+
+
+def _point_info(point: OperatingPoint) -> Answer:
+    return {
+        "name": point.name,
+        "frame_threshold": point.frame_threshold,
+        "patient_threshold": point.patient_threshold,
+        "frame_abstain": point.frame_abstain,
+        "patient_abstain": point.patient_abstain,
+    }
+
+
+def _patient(patient: PatientIn, frames: Sequence[Answer], pooled: Mapping[str, Any]) -> Answer:
+    """Describe a patient; its status is the best that any of its frames has."""
+    statuses = [frame["status"] for frame in frames]
+    best = next(one for one in ("scored", "abstained", "rejected") if one in statuses)
+    return {
+        "patient_id": patient.patient_id,
+        "status": best,
+        **pooled,
+        "frames_total": len(frames),
+        "frames_scored": statuses.count("scored"),
+        "frames": list(frames),
+    }
+
+
+def _scored(sent: FrameIn) -> Answer:
+    return {"frame_id": sent.frame_id, "status": "scored"}
+
+
+def _unscored(sent: FrameIn, frame: Frame) -> Answer | None:
+    """Describe a frame that was rejected or set aside; None for one that was encoded."""
+    if frame.rejected is not None:
+        error = {"code": frame.rejected.code.value, "message": frame.rejected.message}
+        return {"frame_id": sent.frame_id, "status": "rejected", "error": error}
+    if frame.abstained is not None:
+        reason = frame.abstained.value
+        return {"frame_id": sent.frame_id, "status": "abstained", "reason": reason}
+    return None
+
+
+def _decision(decision: Decision) -> Answer:
+    if decision is Decision.ABSTAINED:
+        return {"decision": decision.value, "reason": "low_confidence"}
+    return {"decision": decision.value}
+
+
+def _refuse_all_rejected(patients: Sequence[Answer]) -> None:
+    if patients and all(patient["status"] == "rejected" for patient in patients):
+        raise AllFramesRejected(patients)
+
+
+def _floats(values: npt.NDArray[Any] | None) -> list[float]:
+    """Python floats with the fewest digits that give the same float32 (or float64) back."""
+    flat = np.atleast_1d(np.asarray(values))
+    if flat.dtype == np.float32:
+        return [float(str(value)) for value in flat]
+    return [float(value) for value in flat]

@@ -1,0 +1,190 @@
+"""Everything an operator may set: `ENDOCLIP_*` environment variables, read once at the start.
+
+Nothing here is read on import. A variable with the prefix that names no setting is refused, so a
+typing error cannot pass for a setting that has no effect.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import model_store
+from model_store.errors import BundleNotFound
+from service.errors import SettingsInvalid
+
+__all__ = ["FULL_FRAME", "Box", "Settings", "newest_bundle", "read_devices", "read_settings"]
+
+Box = tuple[float, float, float, float]
+FULL_FRAME: Box = (0.0, 0.0, 1.0, 1.0)
+_PREFIX = "ENDOCLIP_"
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The service's settings; each description says what raising the value costs."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    bundle: Path | None = Field(
+        default=None, description="Bundle folder. Unset: the newest one shipped with model_store."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everyone.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = Field(
+        default="CPUExecutionProvider",
+        description="ONNX Runtime execution provider. One that is not there is an error, not a "
+        "silent fall back.",
+    )
+    encode_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads of one graph run. Unset: one per core. More than cores is slower.",
+    )
+    decode_threads: int = Field(
+        default_factory=lambda: max(2, os.cpu_count() or 2),
+        ge=1,
+        le=256,
+        description="Threads that decode frames; each holds one decoded frame (up to 3 bytes a "
+        "pixel).",
+    )
+    max_batch: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="Frames a graph run takes at most. More helps a GPU; on a CPU it only makes "
+        "single frames of other callers wait longer.",
+    )
+    max_body_bytes: int = Field(
+        default=256 * _MIB, ge=1024, description="Body of a request, in bytes; held in memory."
+    )
+    max_frame_bytes: int = Field(default=32 * _MIB, ge=64, description="File of a frame, in bytes.")
+    max_frame_pixels: int = Field(
+        default=64_000_000,
+        ge=4096,
+        description="Pixels of a frame; decoding holds 3 bytes for each, per decode thread.",
+    )
+    min_side_px: int = Field(default=64, ge=1, description="Shorter side of a frame, at least.")
+    max_frames: int = Field(default=512, ge=1, description="Frames of a request, all patients.")
+    max_patients: int = Field(default=64, ge=1, description="Patients of a request.")
+    devices: Path | None = Field(
+        default=None,
+        description='JSON file of device profiles, {"name": [x0, y0, x1, y1]}: the box of the '
+        "endoscope image as fractions of the upright frame.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log lines that are written."
+    )
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        environment: the process's variables; only those with the prefix are looked at.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsInvalid: one line that names every variable at fault and the rule it broke.
+    """
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    given = {key for key in environment if key.upper().startswith(_PREFIX)}
+    faults = [f"{key} is not a setting" for key in sorted(given - known)]
+    values = {
+        key.removeprefix(_PREFIX).lower(): environment[key]
+        for key in sorted(given & known)
+        if environment[key] != ""
+    }
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(item) for item in error.errors(include_url=False)]
+    if settings is None or faults:
+        raise SettingsInvalid("; ".join(faults))
+    return settings
+
+
+def newest_bundle(folder: Path | None = None) -> Path:
+    """Find the bundle to serve when none is set.
+
+    Args:
+        folder: where to look; the bundles shipped inside `model_store` when None.
+
+    Returns:
+        The bundle whose manifest was created last (by its own `created`, ties by name).
+
+    Raises:
+        BundleNotFound: no folder there has a manifest.
+    """
+    folder = folder or Path(next(iter(model_store.__path__))) / "bundles"
+    found = [path.parent for path in folder.glob("*/manifest.json")]
+    if not found:
+        raise BundleNotFound(str(folder))
+    return max(found, key=lambda path: (_created(path), path.name))
+
+
+def read_devices(path: Path | None) -> dict[str, Box]:
+    """Read the device profiles.
+
+    Args:
+        path: the JSON file of the setting `devices`, or None for the built-in profile alone.
+
+    Returns:
+        Name to crop box (x0, y0, x1, y1), fractions 0-1; `full_frame` is always the first.
+
+    Raises:
+        SettingsInvalid: the file is missing, is not JSON, or breaks a rule; one line.
+    """
+    devices = {"full_frame": FULL_FRAME}
+    if path is None:
+        return devices
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsInvalid(f"{_PREFIX}DEVICES: {path}: {error}") from error
+    if not isinstance(table, dict):
+        raise SettingsInvalid(f"{_PREFIX}DEVICES: {path}: expected an object of profiles")
+    for name, box in table.items():
+        if name in devices or not _DEVICE_NAME.fullmatch(name):
+            raise SettingsInvalid(
+                f"{_PREFIX}DEVICES: {path}: expected a new name of [A-Za-z0-9._-], 1 to 64 long; "
+                f"found {name!r}"
+            )
+        devices[name] = _box(box, f"{_PREFIX}DEVICES: {path}: {name}")
+    return devices
+
+
+def _box(value: Any, where: str) -> Box:
+    numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
+    if numbers and len(value) == 4:
+        x0, y0, x1, y1 = (float(item) for item in value)
+        if 0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0:
+            return x0, y0, x1, y1
+    raise SettingsInvalid(
+        f"{where}: expected [x0, y0, x1, y1] with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1; "
+        f"found {json.dumps(value)[:80]}"
+    )
+
+
+def _created(bundle: Path) -> str:
+    # Only the order is wanted here; what is wrong with a manifest is said when it is opened.
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        return str(manifest["created"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _fault(item: Any) -> str:
+    name = _PREFIX + str(item["loc"][0]).upper() if item["loc"] else _PREFIX
+    return f"{name}: {item['msg']}, found {str(item['input'])[:80]!r}"
