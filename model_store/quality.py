@@ -67,7 +67,7 @@ class QualityLimits:
     the figures where the data are at hand. Scored: 99.9 % of frames (squashed, and cropped at the
     shorter side), 100 % of crops. Recall: defocus 0.998, motion 0.957, darkening 1.00,
     over-exposure 1.00; of drawn strangers: landscapes 0.98, all others 1.00. Weaker defects fade
-    out: half of the frames pass at a defocus of 0.012 of the shorter side, a smear of 0.045, a mean
+    out: half of the frames pass at a defocus of 0.012 of the shorter side, a smear of 0.052, a mean
     luma of 28. Of frames from sources that had no part in the limits, 10 of 32 non-informative ones
     are set aside (the others are stool, fluid or red-out in focus) and none of 64 normal ones.
 
