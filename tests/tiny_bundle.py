@@ -25,7 +25,6 @@ from model_store.bundle import Manifest, Provenance, write_class_embeddings
 from model_store.images import InputContract
 from model_store.label_sets import Label, LabelSet, write_label_sets
 from model_store.quality import QualityLimits
-from model_store.quality import QualityLimits
 from model_store.scoring import (
     Calibration,
     FrameMap,
