@@ -243,7 +243,8 @@ def _check_references(bundle: Bundle) -> None:
         if not bool(np.all(np.abs(np.linalg.norm(rows, axis=1) - 1.0) < 1e-3)):
             raise BundleCorrupt(where, "unit rows", "rows of another length")
     for name in bundle.calibrations:
-        if bundle.label_set(name).positive is None:
+        known = bundle.label_sets.get(name)
+        if known is None or known.positive is None:
             raise BundleCorrupt(f"calibration.json: /{name}", "a set with a positive label", "none")
     frames = {name for name in bundle.manifest.files if name.startswith("canaries/")}
     _same_names("canaries.json", frames, {frame.file for frame in bundle.canaries.frames})

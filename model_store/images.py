@@ -66,7 +66,8 @@ class InputContract:
             takes uint8; recorded here so that export parity can prove it.
         std: like `mean`.
         jpeg: `dct_scaled` lets the JPEG decoder shrink by 2, 4 or 8 while the result still covers
-            the input; `full` decodes every pixel.
+            the input (a 1280x1024 frame of quality 90 then takes 5.7 ms on one core, down from
+            15.4 ms, resizing to 224 px included); `full` decodes every pixel.
     """
 
     size: int
@@ -134,7 +135,6 @@ def open_rgb(
     with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
         _check_dimensions(image.size, limits)
         if cover_px is not None and kind == "JPEG":
-            # 1280x1024 q90 to 224: see the module's measurements in DESIGN.md.
             image.draft(None, (cover_px, cover_px))
         image.load()
         return _upright(_to_rgb(image), image)
@@ -307,6 +307,11 @@ def _is_truncated(data: bytes, kind: str, error: Exception) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "BMP" and len(data) >= 6:
         return int.from_bytes(data[2:6], "little") > len(data)
+    if kind == "TIFF" and len(data) >= 8 and data[2:4] in (b"*\0", b"\0*"):
+        # Writers that stream put the directory of the picture at the end of the file.
+        order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+        if int.from_bytes(data[4:8], order) >= len(data):
+            return True
     return "truncated" in str(error).lower() or isinstance(error, EOFError)
 
 

@@ -202,12 +202,9 @@ def probability_scores(
         float64 (n, k), rows summing to 1: the probability at `positive`, the rest of the mass
         shared by the others as their softmax has it.
     """
-    scores = np.empty(cosine.shape, np.float64)
     rest = softmax(logit_scale * np.delete(np.asarray(cosine, np.float64), positive, axis=-1))
-    others = [index for index in range(scores.shape[-1]) if index != positive]
-    scores[:, positive] = probability
-    scores[:, others] = (1.0 - np.asarray(probability))[:, None] * rest
-    return scores
+    mass = np.asarray(probability, np.float64)
+    return np.insert((1.0 - mass)[:, None] * rest, positive, mass, axis=1)
 
 
 def decide(probability: float, threshold: float, abstain: tuple[float, float] | None) -> Decision:
