@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-__all__ = ["OPINIONS", "PRESENCE", "opinion_sentence", "presence_sentence"]
+__all__ = ["OPINIONS", "PRESENCE", "opinion_sentence", "presence_sentence", "without_number"]
 
 PRESENCE: tuple[tuple[str, ...], tuple[str, ...]] = (
     (
@@ -57,16 +57,21 @@ OPINIONS: tuple[tuple[str, ...], tuple[str, ...]] = (
 )
 
 
+_NUMBER = re.compile(r"\b(lesion|polyp)\s*(?:no\.?\s*|number\s+)?#?\d+(?:\s*[:,])?(?=\s)", re.IGNORECASE)
+
+
+def without_number(text: str) -> str:
+    """Cut a lesion's number: "Lesion 2 looks adenomatous" is a fact about a list, not about pixels."""
+    return _NUMBER.sub(r"\1", text)
+
+
 def presence_sentence(which: int, rng: np.random.Generator) -> str:
     """One of the presence sentences; 0 with polyps, 1 without."""
     return PRESENCE[which][rng.integers(len(PRESENCE[which]))]
 
 
 def opinion_sentence(which: int, told: str, rng: np.random.Generator) -> str:
-    """The report's own impression sentence or, as often, a standard wording of the same opinion.
-
-    The lesion's number is cut: "Lesion 2 looks adenomatous" is a fact about the report's list, not the pixels.
-    """
+    """The report's own impression sentence or, as often, a standard wording of the same opinion."""
     if told and rng.random() < 0.5:
-        return re.sub(r"^(?:lesion|polyp)\s*(?:no\.?\s*)?#?\d+\s*[:,-]?\s*", "The lesion ", told, flags=re.I)
+        return told
     return OPINIONS[which][rng.integers(len(OPINIONS[which]))]

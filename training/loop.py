@@ -126,7 +126,7 @@ def _step(
     total.backward()
     nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
     optimiser.step()
-    return {"total": float(total), **{name: float(value) for name, value in named.items()}}
+    return {"total": total.item(), **{name: value.item() for name, value in named.items()}}
 
 
 def _resume(

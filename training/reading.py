@@ -21,6 +21,7 @@ from training.attributes import (
     polyp_mentioned,
     strip_pathology,
 )
+from training.claims import without_number
 from training.records import Record
 from training.sentences import sentences
 
@@ -120,11 +121,11 @@ def _lesion(finding: Finding) -> Lesion:
         codes.append(values.index(found.value) if found else -1)
     opinion = IMPRESSIONS.index(finding.impression) if finding.impression else -1
     return Lesion(
-        text=finding.text,
+        text=without_number(finding.text),
         codes=tuple(codes),
         states_size="size_band" in finding.attributes,
         opinion=opinion,
-        opinion_text=finding.impression_text,
+        opinion_text=without_number(finding.impression_text),
     )
 
 

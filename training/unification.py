@@ -214,4 +214,4 @@ def unify_records(
     history = train(folder, "unification", model, parameter_groups(model), schedule, losses)
     save_weights(model, folder / "weights.pt")
     return {"last_loss": float(np.mean(history[-20:])),
-            "attention_scale": float(model.unify.log_scale.exp()), "gate": float(model.unify.gate)}
+            "attention_scale": model.unify.log_scale.exp().item(), "gate": model.unify.gate.item()}

@@ -1,0 +1,156 @@
+"""Train and pack bundles from the command line.
+
+    python -m training train --recipe default --data path/to/colonoscopy/dev --out runs/default
+    python -m training train --recipe smoke
+    python -m training --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 refused with a message, 130 stopped with a checkpoint written."""
+    # Before transformers is imported: nothing is ever fetched.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from model_store.errors import EndoClipError
+
+    args = _parser().parse_args(argv)
+    level = logging.DEBUG if args.verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s")
+    try:
+        return int(args.run(args))
+    except EndoClipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped: {stop or 'nothing was lost'}; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
+    parser.add_argument("--verbose", action="store_true", help="debug messages")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    train = commands.add_parser("train", help="records -> three stages -> ONNX -> bundle -> figures; resumes")
+    train.add_argument("--recipe", default="default", help="name in training/configs or a TOML file (default: default)")
+    train.add_argument("--data", type=Path, help="folder with index.csv and real frames; exams are composed of them")
+    train.add_argument("--archive", type=Path, help="a ready archive instead of --data")
+    train.add_argument("--out", type=Path, help="folder for stages and the bundle (default: runs/<recipe>)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as attunement.lr=1e-4")
+    train.set_defaults(run=_train)
+    compose = commands.add_parser("compose", help="compose an archive of exams from real frames")
+    compose.add_argument("--data", type=Path, required=True, help="folder with index.csv")
+    compose.add_argument("--out", type=Path, required=True, help="new folder for the archive")
+    compose.add_argument("--seed", type=int, default=1)
+    compose.set_defaults(run=_compose)
+    phantom = commands.add_parser("phantom", help="draw an archive of phantom exams")
+    phantom.add_argument("--out", type=Path, required=True, help="new folder for the archive")
+    phantom.add_argument("--exams", type=int, default=24, help="exams to draw, at least 16 (default 24)")
+    phantom.add_argument("--seed", type=int, default=1)
+    phantom.set_defaults(run=_phantom)
+    extract = commands.add_parser("extract", help="read reports (one a line, or a file) with the rule-based extractor")
+    extract.add_argument("report", type=Path, help="text file holding one report")
+    extract.set_defaults(run=_extract)
+    probe = commands.add_parser("probe", help="shortcut, source, counts-only and no-pixel probes of an archive")
+    probe.add_argument("--archive", type=Path, required=True)
+    probe.add_argument("--data", type=Path, help="folder with index.csv, for the no-pixel baseline")
+    probe.set_defaults(run=_probe)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    from training.config import load
+    from training.packing import make_bundle
+    from training.stages import open_workshop, run_stages
+
+    start = time.monotonic()
+    name = args.recipe
+    if args.data is None and args.archive is None and name == "default":
+        print("no DATA given: training the phantom recipe (smoke) on drawn frames; its scores mean nothing on real ones")
+        name = "smoke"
+    recipe = load(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml", args.set)
+    out = args.out or Path("runs") / recipe.name
+    archive = args.archive or _archive(args.data, out, recipe.seed)
+    shop = open_workshop(recipe, archive)
+    last = run_stages(shop, out)
+    bundle = out / f"{recipe.bundle.name}-{recipe.bundle.version}"
+    if not bundle.exists():
+        make_bundle(shop, last / "weights.pt", out / "4-export", bundle, args.data)
+    print(f"bundle: {bundle}  ({(time.monotonic() - start) / 60:.1f} min)")
+    print((bundle / "MODEL_CARD.md").read_text("utf-8").split("## Operating points")[0])
+    print(f"serve it: make serve BUNDLE={bundle}")
+    return 0
+
+
+def _archive(data: Path | None, out: Path, seed: int) -> Path:
+    """Compose (or draw) the archive once; a finished one is used again."""
+    archive = out / "0-archive"
+    if (archive / "labelled_sample.jsonl").is_file():
+        return archive
+    from training.sample import write_labelled_sample
+
+    if data is None:
+        from training.phantom import compose_phantom
+
+        compose_phantom(archive, 24, seed)
+    else:
+        from training.compose import compose
+
+        compose(data, archive, seed)
+    write_labelled_sample(archive, seed=seed)
+    return archive
+
+
+def _compose(args: argparse.Namespace) -> int:
+    from training.compose import compose
+    from training.sample import write_labelled_sample
+
+    compose(args.data, args.out, args.seed)
+    write_labelled_sample(args.out, seed=args.seed)
+    print(f"archive: {args.out}")
+    return 0
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    from training.phantom import compose_phantom
+    from training.sample import write_labelled_sample
+
+    compose_phantom(args.out, args.exams, args.seed)
+    write_labelled_sample(args.out, seed=args.seed)
+    print(f"archive: {args.out}")
+    return 0
+
+
+def _extract(args: argparse.Namespace) -> int:
+    from training.attributes import extract
+
+    report = args.report.read_text("utf-8")
+    for finding in extract(report):
+        values = {
+            name: {"value": v.value, "evidence": report[slice(*v.span)]} for name, v in finding.attributes.items()
+        }
+        print(json.dumps({"lesion": finding.number, "attributes": values, "impression": finding.impression}))
+    return 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from training.probes import report_probes
+
+    print(report_probes(args.archive, args.data))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
