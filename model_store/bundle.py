@@ -33,6 +33,7 @@ from model_store.manifest import (
     check_file_name,
 )
 from model_store.onnx_scan import uses_external_data
+from model_store.quality import QualityLimits
 from model_store.scoring import Calibration, read_calibrations
 
 __all__ = [
@@ -232,6 +233,7 @@ def _read_class_embeddings(path: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 def _check_references(bundle: Bundle) -> None:
     """Compare the files with each other: every set has its embeddings, every canary its frame."""
+    QualityLimits.of(bundle.manifest.quality_gate)
     _same_names("class_embeddings.npz", set(bundle.label_sets), set(bundle.class_embeddings))
     for name, label_set in bundle.label_sets.items():
         rows = bundle.class_embeddings[name]

@@ -185,6 +185,8 @@ def test_format_version_of_another_type_is_refused(copy: Path, version: Any) -> 
         (lambda m: m["files"]["unify.onnx"].update(bytes=-1), "unify.onnx"),
         (lambda m: m["files"].pop("unify.onnx"), "unify.onnx"),
         (lambda m: m["provenance"].update(commit=None), "/provenance/commit"),
+        (lambda m: m["quality_gate"].update(min_detail=7), "quality_gate.*min_detail"),
+        (lambda m: m["quality_gate"].update(min_size=0), "quality_gate.*min_size"),
     ],
 )
 def test_senseless_manifest_is_refused_naming_the_field(
