@@ -1,0 +1,207 @@
+"""The documents say what the code does: names are looked up, commands are run."""
+
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from model_store.errors import ImageCode
+from model_store.quality import AbstainReason
+from service.app import create_app
+from service.errors import STATUS
+from service.settings import Settings, read_settings
+from tests.tiny_bundle import build_tiny_bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SERVICE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "model_store" / "FORMAT.md"]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    bundle = build_tiny_bundle(tmp_path_factory.mktemp("docs") / "tiny")
+    settings = read_settings({"ENDOCLIP_BUNDLE": str(bundle), "ENDOCLIP_ENCODE_THREADS": "1"})
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def codes(text: str) -> set[str]:
+    """Everything that a document sets in single backticks outside of fenced blocks."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return set(re.findall(r"`([^`\n]+)`", prose))
+
+
+def missing(wanted: set[str], text: str) -> set[str]:
+    return wanted - codes(text)
+
+
+def test_every_setting_is_documented():
+    assert not missing({f"ENDOCLIP_{name.upper()}" for name in Settings.model_fields}, SERVICE)
+
+
+def test_no_setting_is_documented_that_is_not_there():
+    named = {code for code in codes(SERVICE) if re.fullmatch(r"ENDOCLIP_[A-Z_]*[A-Z]", code)}
+    assert named == {f"ENDOCLIP_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_every_error_code_is_documented_beside_its_status():
+    rows = [line.split("|") for line in SERVICE.splitlines() if line.startswith("|")]
+    documented = {
+        (cells[1].strip(), code) for cells in rows if len(cells) > 3 for code in codes(cells[2])
+    }
+    assert {(str(status), code.value) for code, (status, _) in STATUS.items()} <= documented
+
+
+@pytest.mark.parametrize("vocabulary", [ImageCode, AbstainReason])
+def test_every_word_for_a_frame_is_documented(vocabulary: type):
+    assert not missing({word.value for word in vocabulary}, SERVICE)
+
+
+def test_every_route_is_documented(client: TestClient):
+    paths = client.get("/openapi.json").json()["paths"]
+    routes = {
+        f"{method.upper()} {path}" for path, operations in paths.items() for method in operations
+    }
+    assert len(routes) >= 10
+    assert not missing(routes, SERVICE)
+
+
+def test_name_guard_can_fail():
+    assert missing({"overloaded", "new_code"}, "| 503 | `overloaded` |") == {"new_code"}
+    assert missing({"in_a_block"}, "```\n`in_a_block`\n```") == {"in_a_block"}
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+def dead_links(document: Path) -> list[str]:
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
+    here = [target for target in targets if not urlsplit(target).scheme]
+    return [target for target in here if not (document.parent / target).exists()]
+
+
+def test_links_between_documents_lead_somewhere():
+    assert not {str(d): dead for d in DOCUMENTS if d.exists() and (dead := dead_links(d))}
+
+
+def test_link_guard_can_fail(tmp_path: Path):
+    document = tmp_path / "a.md"
+    document.write_text("[b](b.md) [c](https://example.org/c) [a](a.md#top)", encoding="utf-8")
+    assert dead_links(document) == ["b.md"]
+
+
+def test_every_entry_of_the_tree_exists():
+    tree = next(block for block in blocks("") if "model_store/ " in block)
+    entries = [line.split()[0] for line in tree.splitlines() if line.strip()]
+    assert len(entries) >= 10
+    assert [entry for entry in entries if not (ROOT / entry).exists()] == []
+
+
+def test_make_targets_that_documents_name_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    for document in DOCUMENTS:
+        if document.exists():
+            assert set(re.findall(r"`make ([a-z-]+)", document.read_text("utf-8"))) <= targets
+    commands = "\n".join(blocks("bash"))
+    named = set(re.findall(r"^make ([a-z-]+)", commands, flags=re.MULTILINE))
+    assert {"serve", "test", "train"} <= named <= targets
+
+
+def test_documents_hold_no_machine_paths():
+    machine = re.compile(r"(?<![\w./])/(?:home|root|tmp|work|Users)/")
+    assert [d.name for d in DOCUMENTS if d.exists() and machine.search(d.read_text("utf-8"))] == []
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def blocks(language: str) -> list[str]:
+    """Give the README's fenced blocks of a language; the empty one is plain text."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
+
+
+def curls() -> list[str]:
+    joined = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.startswith("curl ")]
+
+
+def run_curl(client: TestClient, command: str) -> tuple[int, str]:
+    """Do what a curl command of the README does, against the app."""
+    words = shlex.split(command)[1:]
+    parts: list[tuple[str, tuple[str | None, bytes]]] = []
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+    url = ""
+    while words:
+        word = words.pop(0)
+        if word == "-s":
+            continue
+        if word == "-H":
+            name, _, value = words.pop(0).partition(":")
+            headers[name] = value.strip()
+        elif word == "--data-binary":
+            body = given(words.pop(0))
+        elif word == "-F":
+            name, _, value = words.pop(0).partition("=")
+            file_name = Path(value).name if value.startswith("@") else None
+            parts.append((name, (file_name, given(value))))
+        elif word.startswith("-"):
+            raise AssertionError(f"the test does not know curl's {word}")
+        else:
+            url = word
+    split = urlsplit(url)
+    assert split.netloc == "localhost:8000", url
+    path = split.path + (f"?{split.query}" if split.query else "")
+    if parts or body is not None:
+        answer = client.post(path, files=parts or None, content=body, headers=headers)
+    else:
+        answer = client.get(path, headers=headers)
+    return answer.status_code, answer.text
+
+
+def given(value: str) -> bytes:
+    return (ROOT / value[1:]).read_bytes() if value.startswith("@") else value.encode()
+
+
+def test_readme_has_commands_for_each_scoring_form():
+    assert len(curls()) >= 6
+
+
+@pytest.mark.parametrize("command", curls())
+def test_readme_command_is_answered(client: TestClient, command: str):
+    status, text = run_curl(client, command)
+    assert status == 200, text
+    if "/v1/" in command and " -F " in command:
+        assert {p["status"] for p in json.loads(text)["patients"]} == {"scored"}
+
+
+def test_command_guard_can_fail(client: TestClient):
+    status, _ = run_curl(client, "curl -s http://localhost:8000/v1/no-such-task")
+    assert status == 404
+
+
+# ---- examples ------------------------------------------------------------------------------------
+
+
+def test_examples_are_small_drawn_frames_of_full_size():
+    paths = sorted((ROOT / "examples").glob("*.jpg"))
+    assert len(paths) >= 4
+    for path in paths:
+        data = path.read_bytes()
+        assert len(data) < 200_000
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.size == (1280, 1024)
+            assert not image.getexif(), path
