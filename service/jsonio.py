@@ -21,6 +21,12 @@ _MAX_MARKS = 50_000
 _MAX_COMMAS = 1_000_000
 _MAX_FAULTS = 20
 _MAX_SHOWN_KEY = 64
+_RULES = {
+    "extra_forbidden": "not a key that this request takes here",
+    "missing": "missing",
+    "model_type": "expected an object",
+    "string_unicode": "expected Unicode text; found half of a surrogate pair",
+}
 
 
 def parse(body: bytes | bytearray) -> Any:
@@ -106,11 +112,10 @@ def _pointer_into(document: Any, loc: Sequence[str | int], kind: str) -> str:
 
 
 def _rule(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "not a key that this request takes here"
-    if kind == "missing":
-        return "missing"
-    return message[:1].lower() + message[1:]
+    """Word a fault without pydantic's names for things."""
+    if kind in _RULES:
+        return _RULES[kind]
+    return message[:1].lower() + message[1:].replace(" after validation", "")
 
 
 class _Refused(ValueError):

@@ -4,11 +4,13 @@ Pure ASGI, so that nothing is buffered on the way. Logs hold ids, sizes and code
 string (it may carry a pseudonym), a name or a byte of content.
 """
 
+import asyncio
 import logging
 import re
 import secrets
 import time
 import traceback
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +23,7 @@ __all__ = ["PROBLEM_TYPE", "RequestEnvelope", "log_failure"]
 
 PROBLEM_TYPE = "application/problem+json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LINGER_S = 1.0
 _logger = logging.getLogger(__name__)
 
 
@@ -50,6 +53,7 @@ class _Exchange:
         given = Headers(scope=scope).get("x-request-id", "")
         self._id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         self._bytes_in = 0
+        self._body_ended = not _has_body(scope)
         self._status = 0
 
     async def run(self) -> None:
@@ -81,6 +85,7 @@ class _Exchange:
             self._check_declared()
         message = await self._receive()
         self._bytes_in += len(message.get("body", b""))
+        self._body_ended = not message.get("more_body", False)
         if self._bytes_in > self._limit:
             raise self._too_large()
         return message
@@ -104,8 +109,25 @@ class _Exchange:
         body = jsonio.write(document)
         raw = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", b"%d" % len(body))]
         raw += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        if not self._body_ended:
+            # Else the rest of a refused body would be read to its end, however far that is.
+            raw.append((b"connection", b"close"))
         await self._stamp({"type": "http.response.start", "status": status, "headers": raw})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._linger()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _linger(self) -> None:
+        """Give a client that still sends the time to see the answer before the close.
+
+        Closing with unread bytes resets the connection, and the reset may overtake the answer.
+        """
+        # A client that waits for 100-continue sends nothing; to read on would ask it to.
+        waits = Headers(scope=self._scope).get("expect") is not None and not self._bytes_in
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self._body_ended and not waits:
+                    self._body_ended = not (await self._receive()).get("more_body", False)
 
     def _log(self, started: float) -> None:
         # The route's template, not the path: a path is the caller's text.
@@ -119,6 +141,11 @@ class _Exchange:
             (time.perf_counter() - started) * 1000,
             self._id,
         )
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
