@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from examples.draw import draw
 from model_store.errors import ImageCode
 from model_store.quality import AbstainReason
 from service.app import create_app
@@ -205,3 +207,11 @@ def test_examples_are_small_drawn_frames_of_full_size():
         with Image.open(io.BytesIO(data)) as image:
             assert image.size == (1280, 1024)
             assert not image.getexif(), path
+
+
+@pytest.mark.parametrize("name", ["polyp_1", "normal_2"])
+def test_examples_are_what_their_script_draws(name: str):
+    with Image.open(ROOT / "examples" / f"{name}.jpg") as stored:
+        difference = np.abs(np.asarray(stored, np.int16) - np.asarray(draw(name), np.int16))
+    # What JPEG at quality 90 leaves; another seed or specification is above 10.
+    assert difference.mean() < 2.5
