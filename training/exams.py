@@ -53,7 +53,7 @@ def plan_exam(rng: np.random.Generator, lesions: int, longest: int = 20) -> Exam
     else:
         total = int(rng.integers(8, limit + 1))
     spoiled = int(np.clip(round(rng.uniform(0.05, 0.3) * total), 0, total - shown - 1))
-    from_lesions = int(rng.binomial(spoiled, 0.5)) if shown else 0
+    from_lesions = int(rng.binomial(spoiled, 0.65)) if shown else 0
     return ExamPlan(views, total - shown - spoiled, from_lesions, spoiled - from_lesions)
 
 

@@ -1,0 +1,253 @@
+"""Make the pool of views that exams are composed from, and the weights that match its classes.
+
+Each function that a worker process runs is a plain function of one image, so that two
+processes share the work and the result does not depend on how many there are.
+"""
+
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from training.measure import Measures, measure
+from training.sources import SourceImage, crop_boxes
+from training.spoil import spoil
+from training.views import (
+    Window,
+    background_windows,
+    encode,
+    field_of_view,
+    lesion_windows,
+    place,
+    render,
+)
+
+__all__ = [
+    "COVARIATES",
+    "PoolView",
+    "background_views",
+    "covariates",
+    "lesion_views",
+    "match_weights",
+    "spoiled_view",
+]
+
+COVARIATES = ("log_side", "aspect", "border_share", "brightness", "sharpness", "log_bytes")
+BACKGROUNDS = 5
+"""Background views tried per frame."""
+SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
+"""Sets of views per lesion and file: the histology data is small and shown most often."""
+VIEWS_PER_SET = 3
+
+
+@dataclass(frozen=True)
+class PoolView:
+    """One encoded view.
+
+    Attributes:
+        view: unique id of file and window.
+        jpeg: encoded pixels.
+        image: name of the file it was cut from.
+        source: bkai, kvasir or cvc.
+        group: source group.
+        dims: stratum of the parent frame.
+        histology: neoplastic, non-neoplastic, or "" when unknown or mixed.
+        window: box in pixels of the file.
+        scores: covariates in the order of ``COVARIATES``.
+        lesion: "<frame>#<box>" of the lesion it shows, or None.
+        view_set: number of the set; views of one set have a similar scale.
+        cover: share of the lesion box inside.
+        measures: of the lesion in this view, or None.
+        area_share: lesion box over view area.
+        frame_share: lesion box over area of the file; decides "small".
+        weight: chance with which a background view is drawn, relative to others.
+    """
+
+    view: str
+    jpeg: bytes = field(repr=False)
+    image: str
+    source: str
+    group: str
+    dims: str
+    histology: str
+    window: tuple[int, int, int, int]
+    scores: tuple[float, ...]
+    lesion: str | None = None
+    view_set: int = 0
+    cover: float = 1.0
+    measures: Measures | None = None
+    area_share: float = 0.0
+    frame_share: float = 0.0
+    weight: float = 1.0
+
+
+def background_views(task: tuple[SourceImage, SourceImage | None, int]) -> list[PoolView]:
+    """Cut the background views of one file.
+
+    Args:
+        task: the file, the parent frame when it is a crop, and the seed of the archive.
+    """
+    image, parent, seed = task
+    rng = _generator(image, seed, "background")
+    if parent is not None:
+        image = crop_boxes(image, parent) if image.label == "polyp" else image
+    pixels = Image.open(image.path).convert("RGB")
+    mask = field_of_view(image, np.asarray(pixels))
+    count = BACKGROUNDS if image.kind == "frame" else 1
+    windows = background_windows(image, mask, rng, count)
+    if image.kind == "crop" and image.label == "normal":
+        windows = [_nearly_whole(image.size, rng)]
+    scale = _zoom(image, parent)
+    return [_view(image, pixels, window, 0, scale) for window in windows]
+
+
+def lesion_views(
+    task: tuple[SourceImage, SourceImage | None, int, Sequence[float]],
+) -> list[PoolView]:
+    """Cut the lesion views of one file, with their measures.
+
+    Args:
+        task: the file, the parent frame when it is a crop, the seed, and the sides of the
+            background windows of the same source, which lesion windows follow.
+    """
+    image, parent, seed, sides = task
+    rng = _generator(image, seed, "lesion")
+    if parent is not None:
+        image = crop_boxes(image, parent)
+    pixels = Image.open(image.path).convert("RGB")
+    mask = field_of_view(image, np.asarray(pixels))
+    scale = _zoom(image, parent)
+    found = []
+    for lesion in _shown(image):
+        for number in range(SETS[image.source] if image.kind == "frame" else 1):
+            side = float(rng.choice(sides)) / scale
+            wanted = list(side * np.exp(rng.uniform(-0.12, 0.12, VIEWS_PER_SET)))
+            for window in lesion_windows(image, mask, lesion, rng, wanted):
+                found.append(_view(image, pixels, window, number, scale))
+    return found
+
+
+def spoiled_view(task: tuple[bytes, str, int]) -> bytes:
+    """Make a non-informative variant.
+
+    Args:
+        task: encoded view, kind of ``training.spoil.SPOILS``, seed.
+    """
+    jpeg, kind, seed = task
+    view = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    return encode(spoil(view, kind, np.random.default_rng(seed)))
+
+
+def covariates(jpeg: bytes, side: float, aspect: float) -> tuple[float, ...]:
+    """Describe a view without looking at what it shows (order of ``COVARIATES``).
+
+    Args:
+        jpeg: encoded view.
+        side: geometric mean side of its window, in pixels of a 384 px wide frame.
+        aspect: width over height of its window.
+    """
+    grey = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=np.float32)
+    return (
+        float(np.log(side)),
+        float(aspect),
+        float((grey < 20).mean()),
+        float(grey.mean()),
+        float(np.log(ndimage.laplace(grey).var() + 1.0)),
+        float(np.log(len(jpeg))),
+    )
+
+
+def match_weights(lesions: list[PoolView], backgrounds: list[PoolView]) -> list[PoolView]:
+    """Weigh the background views of one source so that they look like its lesion views.
+
+    Odds of a logistic model on the covariates and their squares (weights of the "treated"
+    population): drawn by these weights, backgrounds have the covariates of the lesions. Odds
+    are cut at their 97th percentile, so that no single view fills the archive.
+
+    Returns:
+        The background views with their weights, mean 1.
+    """
+    rows = np.array([view.scores for view in [*lesions, *backgrounds]])
+    rows = StandardScaler().fit_transform(rows)
+    pairs = [rows[:, i] * rows[:, j] for i in range(rows.shape[1]) for j in range(i + 1)]
+    rows = np.column_stack([rows, *pairs])
+    truth = np.r_[np.ones(len(lesions)), np.zeros(len(backgrounds))]
+    model = LogisticRegression(C=0.3, max_iter=2000, class_weight="balanced").fit(rows, truth)
+    odds = np.exp(np.clip(model.decision_function(rows[len(lesions) :]), -6, 6))
+    odds = np.minimum(odds, np.quantile(odds, 0.97))
+    odds /= odds.mean()
+    return [replace(view, weight=float(w)) for view, w in zip(backgrounds, odds, strict=True)]
+
+
+def _shown(image: SourceImage) -> list[int]:
+    """Choose the lesion boxes worth a view: the three largest, above 0.2 % of the file."""
+    whole = image.size[0] * image.size[1]
+    area = [(x1 - x0) * (y1 - y0) / whole for x0, y0, x1, y1 in image.boxes]
+    order = sorted(range(len(area)), key=lambda i: -area[i])
+    return [i for i in order if area[i] > 0.002][: 3 if image.kind == "frame" else 1]
+
+
+def _view(
+    image: SourceImage, pixels: Image.Image, window: Window, number: int, scale: float
+) -> PoolView:
+    shown = render(pixels, window)
+    jpeg = encode(shown)
+    name = f"{image.name}_{'_'.join(str(v) for v in window.box)}"
+    lesion, measures, share, frame_share = None, None, 0.0, 0.0
+    if window.lesion is not None:
+        box = place(image.boxes[window.lesion], window)
+        measures = measure(np.asarray(shown), box)
+        lesion = f"{image.name}#{window.lesion}"
+        share = measures.size**2
+        x0, y0, x1, y1 = image.boxes[window.lesion]
+        frame_share = (x1 - x0) * (y1 - y0) * scale**2 / (384 * 300)
+    histology = image.histology if image.histology != "mixed" else ""
+    return PoolView(
+        f"{name}_{'b' if lesion is None else 'l'}",
+        jpeg,
+        image.name,
+        image.source,
+        image.group,
+        image.dims,
+        histology,
+        window.box,
+        covariates(jpeg, window.side * scale, window.aspect),
+        lesion,
+        number,
+        window.cover,
+        measures,
+        round(share, 4),
+        round(frame_share, 4),
+    )
+
+
+def _zoom(image: SourceImage, parent: SourceImage | None) -> float:
+    """Return pixels of a 384 px wide frame per pixel of the file."""
+    if parent is None:
+        return 1.0
+    return _crop_zoom(image, parent)
+
+
+def _crop_zoom(crop: SourceImage, parent: SourceImage) -> float:
+    side = float(crop.note.rsplit(",", 1)[1].split()[0])
+    original = {"bkai": 1280.0, "cvc": 384.0}.get(crop.source, 622.0)
+    return side / crop.size[0] * parent.size[0] / original
+
+
+def _nearly_whole(size: tuple[int, int], rng: np.random.Generator) -> Window:
+    """Cut a crop to 85-100 % at a random place; lesion crops are cut alike by their search."""
+    width, height = size
+    wide, high = (int(side * rng.uniform(0.85, 1.0)) for side in size)
+    high = int(np.clip(high, wide / 1.35, wide))
+    left, top = int(rng.integers(0, width - wide + 1)), int(rng.integers(0, height - high + 1))
+    return Window((left, top, left + wide, top + high))
+
+
+def _generator(image: SourceImage, seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng((seed, zlib.crc32(f"{image.name}/{purpose}".encode())))
