@@ -13,6 +13,7 @@ PNG = {"Content-Type": "image/png"}
 JSON = {"Content-Type": "application/json"}
 X = {"image": "AAAA"}
 ONE = [{"frames": [X]}]
+A = {"label": "a", "prompts": ["x"]}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ ONE = [{"frames": [X]}]
             "zero-shot",
             {
                 "patients": ONE,
-                "labels": [{"label": "a", "prompts": ["x"]}, {"label": "b", "prompts": []}],
+                "labels": [A, {"label": "b", "prompts": []}],
             },
             "/labels/1/prompts",
         ),
@@ -95,7 +96,7 @@ ONE = [{"frames": [X]}]
             "zero-shot",
             {
                 "patients": ONE,
-                "labels": [{"label": "a", "prompts": ["x"]}, {"label": "b", "prompts": ["y", " "]}],
+                "labels": [A, {"label": "b", "prompts": ["y", " "]}],
             },
             "/labels/1/prompts/1",
         ),

@@ -1,0 +1,210 @@
+"""What operators look at: health, readiness, metrics, models, devices, documentation."""
+
+import hashlib
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.answers import Devices, Limits, ModelDetail, Models
+from tests.service.conftest import BLACK, Running, Serve, image, patient, problem_of
+
+PNG = {"Content-Type": "image/png"}
+
+
+def figures(client: httpx.Client) -> dict[tuple[str, ...], float]:
+    """Sample name and label values → value."""
+    text = client.get("/metrics").text
+    return {
+        (sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
+    """Copy a bundle with one JSON file changed and its digest put right again."""
+    shutil.copytree(bundle, out)
+    path, manifest_path = out / name, out / "manifest.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+    manifest = json.loads(manifest_path.read_text())
+    data = path.read_bytes()
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest["files"][name] = entry
+    manifest_path.write_text(json.dumps(manifest))
+    return out
+
+
+def test_healthy_service_is_alive_and_ready(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    for path in ("/healthz", "/readyz"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_canary_that_scores_otherwise_leaves_the_service_up_but_not_ready(
+    bundle: Path, serve: Serve, tmp_path: Path
+) -> None:
+    def shift(document: dict[str, Any]) -> None:
+        document["frames"][0]["probability"]["malignancy"] += 0.01
+
+    with serve(bundle=edited(bundle, tmp_path / "b", "canaries.json", shift)) as up:
+        assert up.client.get("/healthz").status_code == 200
+        for answer in (
+            up.client.get("/readyz"),
+            up.client.post("/v1/malignancy", content=image(), headers=PNG),
+        ):
+            problem = problem_of(answer, 503, "not_ready")
+            assert "0.01" in problem["detail"]
+            assert int(answer.headers["retry-after"]) > 0
+        assert figures(up.client)[("endoclip_ready",)] == 0
+        assert up.client.get("/v1/models").status_code == 200
+
+
+def test_dead_worker_is_not_ready(serve: Serve) -> None:
+    with serve() as up:
+        assert up.client.get("/readyz").status_code == 200
+        up.app.state.engine._batcher.stop()
+        problem = problem_of(up.client.get("/readyz"), 503, "not_ready")
+        assert "worker" in problem["detail"]
+
+
+def test_metrics_count_requests_by_outcome_and_frames_by_status(serve: Serve) -> None:
+    with serve() as up:
+        document = {"patients": [patient(image(), b"broken", image(BLACK))]}
+        assert up.client.post("/v1/malignancy", json=document).status_code == 200
+        up.client.post("/v1/malignancy", json={"patients": [patient(b"broken")]})
+        up.client.post("/v1/malignancy", json=[])
+        up.client.post("/v1/zero-shot", content=b"", headers={"Content-Type": "text/html"})
+        up.client.get("/v1/nothing")
+        found = figures(up.client)
+    requests = {key[1:]: value for key, value in found.items() if "requests_total" in key[0]}
+    assert requests == {
+        ("ok", "malignancy"): 1,
+        ("all_frames_rejected", "malignancy"): 1,
+        ("invalid_request", "malignancy"): 1,
+        ("unsupported_media_type", "zero-shot"): 1,
+        ("ok", "zero-shot"): 0,
+        ("ok", "polyp-detection"): 0,
+        ("ok", "embeddings"): 0,
+    }
+    frames = {key[1]: value for key, value in found.items() if "frames_total" in key[0]}
+    assert frames == {"scored": 1, "abstained": 1, "rejected": 2}
+    assert found[("endoclip_ready",)] == 1
+    assert any(key[0] == "endoclip_build_info" and "tiny" in key for key in found)
+
+
+def test_two_apps_in_one_process_count_apart(serve: Serve) -> None:
+    with serve() as one, serve() as two:
+        one.client.post("/v1/malignancy", content=image(), headers=PNG)
+        key = ("endoclip_requests_total", "ok", "malignancy")
+        assert figures(one.client)[key] == 1
+        assert figures(two.client)[key] == 0
+
+
+def test_client_that_leaves_is_counted_and_its_work_dropped(serve: Serve) -> None:
+    frames = [image((200, 30, 30 + n % 100), size=(1500, 1500)) for n in range(40)]
+    text = json.dumps({"patients": [patient(*frames)]}).encode()
+    head = (
+        "POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(text)}\r\n\r\n"
+    )
+    with serve(decode_threads=1) as up:
+        with socket.create_connection(("127.0.0.1", up.port), timeout=10) as wire:
+            wire.sendall(head.encode() + text)
+        key = ("endoclip_requests_total", "client_gone", "malignancy")
+        until = time.monotonic() + 20
+        while not (found := figures(up.client)).get(key) and time.monotonic() < until:
+            pass
+        assert found[key] == 1
+        assert found[("endoclip_frames_total", "scored")] == 0
+        assert up.client.post("/v1/malignancy", content=image(), headers=PNG).status_code == 200
+
+
+def test_model_is_described_in_full(server: Running, client: httpx.Client) -> None:
+    listed = client.get("/v1/models").json()
+    Models.model_validate(listed)
+    one = client.get(f"/v1/models/{listed['models'][0]['name']}").json()
+    ModelDetail.model_validate(one)
+    assert one["digest"] == server.app.state.engine.bundle.digest
+    assert one["card"].startswith("# Tiny")
+    assert one["manifest"]["format_version"] == 1
+    malignancy = one["label_sets"]["malignancy"]
+    assert malignancy["positive"] == "malignant"
+    assert [label["label"] for label in malignancy["labels"]] == ["malignant", "benign"]
+    point = one["operating_points"]["malignancy"]["balanced"]
+    assert point["measured"] == {"sensitivity": 1.0, "specificity": 1.0}
+
+
+@pytest.mark.parametrize("name", ["other", "TINY", "tiny.", "%2e%2e", "a%00b", "%ff"])
+def test_unknown_model_is_not_found(client: httpx.Client, name: str) -> None:
+    problem_of(client.get(f"/v1/models/{name}"), 404, "unknown_model")
+
+
+def test_devices_begin_with_the_default(client: httpx.Client) -> None:
+    answer = client.get("/v1/devices").json()
+    Devices.model_validate_json(json.dumps(answer))
+    assert answer["devices"] == [
+        {"name": "full_frame", "crop": [0.0, 0.0, 1.0, 1.0]},
+        {"name": "left-half", "crop": [0.0, 0.0, 0.5, 1.0]},
+    ]
+
+
+def test_limits_are_as_documented_by_default(client: httpx.Client) -> None:
+    answer = client.get("/v1/limits").json()
+    Limits.model_validate(answer)
+    assert (answer["max_frames"], answer["max_patients"]) == (512, 64)
+    assert answer["max_body_bytes"] == 256 * 1024 * 1024
+    assert (answer["max_frame_bytes"], answer["max_frame_pixels"]) == (32 * 1024 * 1024, 64_000_000)
+
+
+def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/polyp-detection", "/v1/malignancy", "/v1/zero-shot", "/v1/embeddings",
+        "/v1/models", "/v1/models/{name}", "/v1/devices", "/v1/limits",
+        "/healthz", "/readyz", "/metrics",
+    }  # fmt: skip
+    for task in ("polyp-detection", "malignancy", "zero-shot", "embeddings"):
+        operation = document["paths"][f"/v1/{task}"]["post"]
+        forms = set(operation["requestBody"]["content"])
+        assert {"multipart/form-data", "application/json", "image/jpeg"} <= forms
+        assert {"200", "400", "413", "415", "422", "500", "503"} <= set(operation["responses"])
+
+
+def test_every_reference_in_openapi_resolves(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+
+    def references(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [ref for value in node.values() for ref in references(value)]
+        if isinstance(node, list):
+            return [ref for value in node for ref in references(value)]
+        return []
+
+    found = references(document)
+    assert found
+    for reference in found:
+        node = document
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
+
+
+def test_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    assert "openapi.json" in answer.text
