@@ -236,6 +236,9 @@ def _check_references(bundle: Bundle) -> None:
     QualityLimits.of(bundle.manifest.quality_gate)
     _same_names("class_embeddings.npz", set(bundle.label_sets), set(bundle.class_embeddings))
     for name, label_set in bundle.label_sets.items():
+        if label_set.positive_index not in (None, 0):
+            where = f"label_sets.json: /{name}/labels"
+            raise BundleCorrupt(where, f"{label_set.positive} first", label_set.names[0])
         rows = bundle.class_embeddings[name]
         shape = (len(label_set.labels), bundle.manifest.embedding_dim)
         where = f"class_embeddings.npz: /{name}"

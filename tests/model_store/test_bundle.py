@@ -307,6 +307,13 @@ def test_calibration_of_an_unknown_set_is_refused(copy: Path, tmp_path: Path) ->
         repack(copy, tmp_path, calibration__json=json.dumps(table).encode())
 
 
+def test_named_set_whose_positive_label_is_not_first_is_refused(copy: Path, tmp_path: Path) -> None:
+    table = json.loads((copy / "label_sets.json").read_text())
+    table["malignancy"]["labels"].reverse()
+    with pytest.raises(BundleCorrupt, match="malignant first; found benign"):
+        repack(copy, tmp_path, label_sets__json=json.dumps(table).encode())
+
+
 def test_canary_record_and_canary_frames_must_agree(copy: Path, tmp_path: Path) -> None:
     files = contents(copy)
     del files["canaries/polyp.png"]
