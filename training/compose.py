@@ -36,9 +36,9 @@ from training.weave import Exam, Weaver, view_row
 
 __all__ = ["EXAMS", "PHANTOM_EXAMS", "compose"]
 
-EXAMS = {"single": 290, "multi": 180, "none": 190}
+EXAMS = {"single": 270, "multi": 165, "none": 145}
 """Exams of the train part; other parts get as many per share of the source groups."""
-PHANTOM_EXAMS = 44
+PHANTOM_EXAMS = 36
 """Drawn exams in train: at most a tenth of its frames."""
 _Task = TypeVar("_Task")
 _Done = TypeVar("_Done")

@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "DevItem",
     "SourceImage",
     "crop_boxes",
+    "crop_window",
     "dev_items",
     "read_sources",
     "read_split",
@@ -142,19 +144,27 @@ def crop_boxes(crop: SourceImage, parent: SourceImage) -> SourceImage:
     The note gives the window in original pixels; the scale to the stored frame is known for
     BKAI and CVC and found by correlation for Kvasir-SEG.
     """
-    match = _PAIR.search(crop.note)
-    if match is None:
+    if not _PAIR.search(crop.note):
         return crop
-    x, y, side = (float(v) for v in match.groups()[1:])
-    scale = _CROP_SCALE.get(crop.source) or _found_scale(crop, parent, (x, y, side))
-    zoom = crop.size[0] * scale / side
+    left, top, side = crop_window(crop, parent)
+    zoom = crop.size[0] / side
     boxes = []
     for x0, y0, x1, y1 in parent.boxes:
-        box = [(v - o / scale) * zoom for v, o in ((x0, x), (y0, y), (x1, x), (y1, y))]
+        box = [(v - o) * zoom for v, o in ((x0, left), (y0, top), (x1, left), (y1, top))]
         clipped = tuple(float(np.clip(v, 0, crop.size[0])) for v in box)
         if clipped[2] - clipped[0] > 4 and clipped[3] - clipped[1] > 4:
             boxes.append(clipped)
     return replace(crop, boxes=tuple(boxes))  # type: ignore[arg-type]
+
+
+def crop_window(crop: SourceImage, parent: SourceImage) -> tuple[float, float, float]:
+    """Return left, top and side of a crop in pixels of its parent frame."""
+    match = _PAIR.search(crop.note)
+    if match is None:
+        raise ArchiveRefused(f"{crop.name}: expected a note that gives the crop's window")
+    x, y, side = (float(v) for v in match.groups()[1:])
+    scale = _CROP_SCALE.get(crop.source) or _found_scale(crop, parent, (x, y, side))
+    return x / scale, y / scale, side / scale
 
 
 def split_sources(images: list[SourceImage], seed: int) -> dict[str, str]:
@@ -256,6 +266,7 @@ def _deal(groups: list[str], weight: dict[str, int], rng: np.random.Generator) -
     return parts
 
 
+@lru_cache(maxsize=4)
 def _found_scale(crop: SourceImage, parent: SourceImage, window: Box | tuple[float, ...]) -> float:
     frame = Image.open(parent.path).convert("L")
     piece = np.asarray(Image.open(crop.path).convert("L").resize((40, 40)), dtype=np.float64)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.measure import Measures, measure
-from training.sources import SourceImage, crop_boxes
+from training.sources import SourceImage, crop_boxes, crop_window
 from training.spoil import spoil
 from training.views import (
     Window,
@@ -44,6 +44,9 @@ BACKGROUNDS = 5
 SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
 """Sets of views per lesion and file: the histology data is small and shown most often."""
 VIEWS_PER_SET = 3
+WIDE_SHARE = 0.35
+"""Share of the sets that show a lesion from further off, as whole frames do."""
+WIDE_SIDES = (150.0, 230.0)
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,12 @@ def background_views(task: tuple[SourceImage, SourceImage | None, int]) -> list[
     if parent is not None:
         image = crop_boxes(image, parent) if image.label == "polyp" else image
     pixels = Image.open(image.path).convert("RGB")
-    mask = field_of_view(image, np.asarray(pixels))
+    mask = _field(image, parent, np.asarray(pixels))
     count = BACKGROUNDS if image.kind == "frame" else 1
     windows = background_windows(image, mask, rng, count)
     if image.kind == "crop" and image.label == "normal":
-        windows = [_nearly_whole(image.size, rng)]
+        # The window is most of the crop, or nothing when device text or border reaches into it.
+        windows = [w for w in windows if w.side > 0.8 * image.size[0]]
     scale = _zoom(image, parent)
     return [_view(image, pixels, window, 0, scale) for window in windows]
 
@@ -121,13 +125,15 @@ def lesion_views(
     if parent is not None:
         image = crop_boxes(image, parent)
     pixels = Image.open(image.path).convert("RGB")
-    mask = field_of_view(image, np.asarray(pixels))
+    mask = _field(image, parent, np.asarray(pixels))
     scale = _zoom(image, parent)
     found = []
     for lesion in _shown(image):
         for number in range(SETS[image.source] if image.kind == "frame" else 1):
             side = float(rng.choice(sides)) / scale
-            wanted = list(side * np.exp(rng.uniform(-0.12, 0.12, VIEWS_PER_SET)))
+            if image.kind == "frame" and rng.random() < WIDE_SHARE:
+                side = float(rng.uniform(*WIDE_SIDES))
+            wanted = [float(v) for v in side * np.exp(rng.uniform(-0.12, 0.12, VIEWS_PER_SET))]
             for window in lesion_windows(image, mask, lesion, rng, wanted):
                 found.append(_view(image, pixels, window, number, scale))
     return found
@@ -231,22 +237,22 @@ def _zoom(image: SourceImage, parent: SourceImage | None) -> float:
     """Return pixels of a 384 px wide frame per pixel of the file."""
     if parent is None:
         return 1.0
-    return _crop_zoom(image, parent)
+    return crop_window(image, parent)[2] / image.size[0]
 
 
-def _crop_zoom(crop: SourceImage, parent: SourceImage) -> float:
-    side = float(crop.note.rsplit(",", 1)[1].split()[0])
-    original = {"bkai": 1280.0, "cvc": 384.0}.get(crop.source, 622.0)
-    return side / crop.size[0] * parent.size[0] / original
-
-
-def _nearly_whole(size: tuple[int, int], rng: np.random.Generator) -> Window:
-    """Cut a crop to 85-100 % at a random place; lesion crops are cut alike by their search."""
-    width, height = size
-    wide, high = (int(side * rng.uniform(0.85, 1.0)) for side in size)
-    high = int(np.clip(high, wide / 1.35, wide))
-    left, top = int(rng.integers(0, width - wide + 1)), int(rng.integers(0, height - high + 1))
-    return Window((left, top, left + wide, top + high))
+def _field(image: SourceImage, parent: SourceImage | None, pixels: np.ndarray) -> np.ndarray:
+    """Return the field of view; that of a crop is cut from its parent frame's."""
+    if parent is None:
+        return field_of_view(image, pixels)
+    frame = field_of_view(parent, np.asarray(Image.open(parent.path).convert("RGB")))
+    x0, y0, side = crop_window(image, parent)
+    return np.asarray(
+        Image.fromarray(frame).resize(
+            image.size,
+            Image.Resampling.NEAREST,
+            box=(x0, y0, min(x0 + side, parent.size[0]), min(y0 + side, parent.size[1])),
+        )
+    )
 
 
 def _generator(image: SourceImage, seed: int, purpose: str) -> np.random.Generator:
