@@ -1,8 +1,8 @@
 """Train and pack bundles from the command line.
 
-    python -m training train --recipe default --data path/to/colonoscopy/dev --out runs/default
-    python -m training train --recipe smoke
-    python -m training --help
+python -m training train --recipe default --data path/to/colonoscopy/dev --out runs/default
+python -m training train --recipe smoke
+python -m training --help
 """
 
 from __future__ import annotations
@@ -43,12 +43,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     parser.add_argument("--verbose", action="store_true", help="debug messages")
     commands = parser.add_subparsers(required=True, metavar="command")
-    train = commands.add_parser("train", help="records -> three stages -> ONNX -> bundle -> figures; resumes")
-    train.add_argument("--recipe", default="default", help="name in training/configs or a TOML file (default: default)")
-    train.add_argument("--data", type=Path, help="folder with index.csv and real frames; exams are composed of them")
+    train = commands.add_parser(
+        "train", help="records -> three stages -> ONNX -> bundle -> figures; resumes"
+    )
+    train.add_argument(
+        "--recipe",
+        default="default",
+        help="name in training/configs or a TOML file (default: default)",
+    )
+    train.add_argument(
+        "--data",
+        type=Path,
+        help="folder with index.csv and real frames; exams are composed of them",
+    )
     train.add_argument("--archive", type=Path, help="a ready archive instead of --data")
-    train.add_argument("--out", type=Path, help="folder for stages and the bundle (default: runs/<recipe>)")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as attunement.lr=1e-4")
+    train.add_argument(
+        "--out", type=Path, help="folder for stages and the bundle (default: runs/<recipe>)"
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override, as attunement.lr=1e-4",
+    )
     train.set_defaults(run=_train)
     compose = commands.add_parser("compose", help="compose an archive of exams from real frames")
     compose.add_argument("--data", type=Path, required=True, help="folder with index.csv")
@@ -57,13 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     compose.set_defaults(run=_compose)
     phantom = commands.add_parser("phantom", help="draw an archive of phantom exams")
     phantom.add_argument("--out", type=Path, required=True, help="new folder for the archive")
-    phantom.add_argument("--exams", type=int, default=24, help="exams to draw, at least 16 (default 24)")
+    phantom.add_argument(
+        "--exams", type=int, default=24, help="exams to draw, at least 16 (default 24)"
+    )
     phantom.add_argument("--seed", type=int, default=1)
     phantom.set_defaults(run=_phantom)
-    extract = commands.add_parser("extract", help="read reports (one a line, or a file) with the rule-based extractor")
+    extract = commands.add_parser(
+        "extract", help="read reports (one a line, or a file) with the rule-based extractor"
+    )
     extract.add_argument("report", type=Path, help="text file holding one report")
     extract.set_defaults(run=_extract)
-    probe = commands.add_parser("probe", help="shortcut, source, counts-only and no-pixel probes of an archive")
+    probe = commands.add_parser(
+        "probe", help="shortcut, source, counts-only and no-pixel probes of an archive"
+    )
     probe.add_argument("--archive", type=Path, required=True)
     probe.add_argument("--data", type=Path, help="folder with index.csv, for the no-pixel baseline")
     probe.set_defaults(run=_probe)
@@ -78,7 +102,10 @@ def _train(args: argparse.Namespace) -> int:
     start = time.monotonic()
     name = args.recipe
     if args.data is None and args.archive is None and name == "default":
-        print("no DATA given: training the phantom recipe (smoke) on drawn frames; its scores mean nothing on real ones")
+        print(
+            "no DATA given: training the phantom recipe (smoke) on drawn frames; "
+            "its scores mean nothing on real ones"
+        )
         name = "smoke"
     recipe = load(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml", args.set)
     out = args.out or Path("runs") / recipe.name
@@ -139,9 +166,14 @@ def _extract(args: argparse.Namespace) -> int:
     report = args.report.read_text("utf-8")
     for finding in extract(report):
         values = {
-            name: {"value": v.value, "evidence": report[slice(*v.span)]} for name, v in finding.attributes.items()
+            name: {"value": v.value, "evidence": report[slice(*v.span)]}
+            for name, v in finding.attributes.items()
         }
-        print(json.dumps({"lesion": finding.number, "attributes": values, "impression": finding.impression}))
+        print(
+            json.dumps(
+                {"lesion": finding.number, "attributes": values, "impression": finding.impression}
+            )
+        )
     return 0
 
 

@@ -1,11 +1,13 @@
 """Stage 2: attribute-level contrast on single-lesion records, with soft targets.
 
-Rows are (kept frame, finding sentence). Targets are softmax(attribute similarity / tau), so that two lesions described
-alike are not pushed apart. Beside them stand class sentences - what a report says of the whole record - with
-class-aware targets: "with polyps" / "without polyps" for every row, and the endoscopist's impression where the report
-gives one (recipe ``attunement.impression``). Histology never enters the attribute vector.
+Rows are (kept frame, finding sentence). Targets are softmax(attribute similarity / tau), so that
+two lesions described alike are not pushed apart. Beside them stand class sentences - what a
+report says of the whole record - with class-aware targets: "with polyps" / "without polyps" for
+every row, and the endoscopist's impression where the report gives one (recipe
+``attunement.impression``). Histology never enters the attribute vector.
 
-``targets = "one_hot"`` is the plain-CLIP arm: identity targets over the record's text, no class sentences.
+``targets = "one_hot"`` is the plain-CLIP arm: identity targets over the record's text, no class
+sentences.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from training.batches import FrameStore, augment
 from training.claims import opinion_sentence, presence_sentence
 from training.config import AttunementConfig
 from training.errors import ConfigError
-from training.reading import Exam, Lesion, similarity_tables
 from training.loop import Schedule, rng_for, train
 from training.losses import (
     attribute_similarity,
@@ -33,6 +34,7 @@ from training.losses import (
     soft_targets,
 )
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.reading import Exam, Lesion, similarity_tables
 
 __all__ = ["Batch", "Sampler", "attune", "batch_targets", "effective_band"]
 
@@ -78,13 +80,16 @@ class Sampler:
         one_hot = config.targets == "one_hot"
         # The plain arm takes every record as it is; soft targets need one lesion per record.
         chosen = [
-            e for e in exams
+            e
+            for e in exams
             if kept.get(e.record_id) and (len(e.lesions) == 1 or (one_hot and e.lesions))
         ]
         self.rows = [(e, _merged(e.lesions), kept[e.record_id]) for e in chosen]
         self.negatives = [e for e in exams if not e.positive]
         if len(self.rows) < 2 or not self.negatives:
-            raise ConfigError("attunement needs single-lesion and polyp-free records; too few found")
+            raise ConfigError(
+                "attunement needs single-lesion and polyp-free records; too few found"
+            )
         self.sources = sorted({e.source for e in chosen})
 
     def draw(self, rng: np.random.Generator) -> Batch:
@@ -95,15 +100,19 @@ class Sampler:
             narrowed = [i for i in pool if self.rows[i][0].source == source]
             pool = narrowed if len(narrowed) >= self.config.batch // 2 else pool
         rows = [self.rows[i] for i in self._balanced(pool, rng)]
-        others = [self.negatives[i] for i in rng.integers(len(self.negatives), size=self.config.background)]
+        others = [
+            self.negatives[i]
+            for i in rng.integers(len(self.negatives), size=self.config.background)
+        ]
         frames = [kept[rng.integers(len(kept))] for _, _, kept in rows]
         frames += [e.frames[rng.integers(len(e.frames))] for e in others]
         presence = [0] * len(rows) + [1] * len(others)
         texts = [lesion.text for _, lesion, _ in rows]
         if self.config.targets == "one_hot":
-            # Each row's text is all that its record says, and a polyp-free record says something too.
+            # Each row's text is all that its record says, and a polyp-free record says
+            # something too.
             if self.config.impression:
-                texts = [f"{l.text} {l.opinion_text}".strip() for _, l, _ in rows]
+                texts = [f"{x.text} {x.opinion_text}".strip() for _, x, _ in rows]
             texts += [e.normal_text for e in others]
         opinions, told = [], []
         for _, lesion, _ in rows:
@@ -118,14 +127,14 @@ class Sampler:
             presence_texts=[presence_sentence(c, rng) for c in presence],
             opinions=torch.tensor(opinions),
             opinion_texts=told,
-            keep_size=torch.tensor([l.states_size for _, l, _ in rows] + [False] * len(others)),
+            keep_size=torch.tensor([x.states_size for _, x, _ in rows] + [False] * len(others)),
         )
 
     def _balanced(self, pool: list[int], rng: np.random.Generator) -> list[int]:
         """Equal shares of neoplastic, non-neoplastic and unstated rows, as far as there are any.
 
-        Both arms draw by the same report-derived classes when impressions are used; the withheld arm must not,
-        or the sampling would carry the label.
+        Both arms draw by the same report-derived classes when impressions are used; the withheld
+        arm must not, or the sampling would carry the label.
         """
         classes: dict[int, list[int]] = {}
         for i in pool:
@@ -164,12 +173,14 @@ def batch_targets(batch: Batch, config: AttunementConfig, tables: list[Tensor]) 
 def effective_band(sampler: Sampler, batches: int, seed: int) -> tuple[float, float, float]:
     """Quartiles of the effective number of targets over a recipe's real batches.
 
-    The stage teaches nothing near the batch size and is one-hot again near 1; the default recipe must keep
-    its median within 2-8 of 32.
+    The stage teaches nothing near the batch size and is one-hot again near 1; the default recipe
+    must keep its median within 2-8 of 32.
     """
     tables = similarity_tables()
     found = [
-        effective_targets(batch_targets(sampler.draw(rng_for(seed, "attunement", i)), sampler.config, tables))
+        effective_targets(
+            batch_targets(sampler.draw(rng_for(seed, "attunement", i)), sampler.config, tables)
+        )
         for i in range(batches)
     ]
     quartiles = np.quantile(torch.cat(found).numpy(), [0.25, 0.5, 0.75])
@@ -177,7 +188,12 @@ def effective_band(sampler: Sampler, batches: int, seed: int) -> tuple[float, fl
 
 
 def _losses(
-    model: EndoClip, tokenize: Any, images: Tensor, batch: Batch, targets: Tensor, config: AttunementConfig
+    model: EndoClip,
+    tokenize: Any,
+    images: Tensor,
+    batch: Batch,
+    targets: Tensor,
+    config: AttunementConfig,
 ) -> dict[str, Tensor]:
     """Encode all texts of the step once and compute the named losses."""
     b = len(batch.texts)
@@ -192,10 +208,14 @@ def _losses(
     findings, opinions, presence = encoded.split([b, len(told), len(distinct)])
     scale = model.logit_scale
     losses = {
-        "finding_loss": contrastive_loss(images[:b], findings, scale, targets, targets.T / targets.sum(0)[:, None])
+        "finding_loss": contrastive_loss(
+            images[:b], findings, scale, targets, targets.T / targets.sum(0)[:, None]
+        )
     }
     kinds = torch.stack([batch.presence[batch.presence_texts.index(text)] for text in distinct])
-    losses["presence_loss"] = config.class_weight * _class_contrast(images, presence, scale, batch.presence, kinds)
+    losses["presence_loss"] = config.class_weight * _class_contrast(
+        images, presence, scale, batch.presence, kinds
+    )
     if len(told) > 1:
         classes = batch.opinions[known]
         losses["opinion_loss"] = config.class_weight * _class_contrast(
@@ -246,5 +266,8 @@ def attune(
     train_mode(model)
     history = train(folder, "attunement", model, parameter_groups(model), schedule, losses)
     save_weights(model, folder / "weights.pt")
-    return {"rows": len(sampler.rows), "effective_targets_quartiles": quartiles,
-            "last_loss": float(np.mean(history[-20:]))}
+    return {
+        "rows": len(sampler.rows),
+        "effective_targets_quartiles": quartiles,
+        "last_loss": float(np.mean(history[-20:])),
+    }

@@ -1,7 +1,7 @@
 """Frames in memory and their augmentation.
 
-Frames are decoded by ``model_store.images`` - the same code that serves - to squares a little larger than the training
-size, once, and kept as uint8.
+Frames are decoded by ``model_store.images`` - the same code that serves - to squares a little
+larger than the training size, once, and kept as uint8.
 """
 
 from __future__ import annotations
@@ -68,16 +68,17 @@ def augment(
 ) -> Tensor:
     """Augment without touching hue: colour is a diagnostic attribute.
 
-    Quarter turns, flips, small rotations and shifts (an endoscope has no up), scale 0.85-1.2, brightness, contrast,
-    and now and then a slight blur. What an affine leaves empty is black, as an endoscope's corners are.
+    Quarter turns, flips, small rotations and shifts (an endoscope has no up), scale 0.85-1.2,
+    brightness, contrast, and now and then a slight blur. What an affine leaves empty is black, as
+    an endoscope's corners are.
 
     Args:
         frames: (b, s, s, 3) uint8.
         contract: Gives mean and std.
         px: Side of the result.
         rng: Generator of the step.
-        keep_size: (b,) bool, True where the row's text states a size: its scale stays 1, or the text would no longer
-            be true of the pixels.
+        keep_size: (b,) bool, True where the row's text states a size: its scale stays 1, or the
+            text would no longer be true of the pixels.
 
     Returns:
         (b, 3, px, px) float32, channels last in memory.

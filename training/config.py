@@ -1,7 +1,7 @@
 """Recipes: one TOML file each, read into frozen dataclasses.
 
-Every unknown, missing or ill-typed key is reported at once. ``--set attunement.lr=1e-4`` overrides one value; there
-is no other mechanism, no inheritance between files.
+Every unknown, missing or ill-typed key is reported at once. ``--set attunement.lr=1e-4``
+overrides one value; there is no other mechanism, no inheritance between files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Figures of a packed bundle, through ``model_store``: the code path that serves.
 
-AUROCs are over all items; an item that the quality gate sets aside counts as probability 0.5, and coverage stands
-beside. Intervals resample source groups. ``malignancy`` is on items with a lesion; specificity on items without one is
-reported apart.
+AUROCs are over all items; an item that the quality gate sets aside counts as probability 0.5, and
+coverage stands beside. Intervals resample source groups. ``malignancy`` is on items with a
+lesion; specificity on items without one is reported apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from training.calibrate import ece_floor, expected_calibration_error
 from training.items import Embedded
 from training.metrics import auroc, auroc_interval, paired_interval, stratified_auroc
 
-__all__ = ["Patient", "frame_figures", "frame_margins", "patient_figures", "patient_margins"]
+__all__ = [
+    "TASKS",
+    "Patient",
+    "frame_figures",
+    "frame_margins",
+    "patient_figures",
+    "patient_margins",
+    "probabilities",
+]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -37,19 +45,23 @@ class Patient:
         positive: A neoplastic lesion is among them.
         mixed: It also holds a non-neoplastic lesion.
         seed: Of the protocol run it belongs to.
+        group: Source group of its first lesion, the unit of resampling.
     """
 
     rows: tuple[int, ...]
     positive: bool
     mixed: bool
     seed: int
+    group: str
 
 
 def frame_margins(encoder: Encoder, task: str, found: Embedded) -> Floats:
     """Margins z (n,) of single frames for a task's positive label."""
     label_set = encoder.bundle.label_set(task)
     cosine = cosines(found.embeddings, encoder.class_embeddings(label_set))
-    return np.asarray(margin(cosine, label_set.positive_index or 0, encoder.bundle.manifest.logit_scale))
+    return np.asarray(
+        margin(cosine, label_set.positive_index or 0, encoder.bundle.manifest.logit_scale)
+    )
 
 
 def probabilities(encoder: Encoder, task: str, found: Embedded) -> Floats:
@@ -86,12 +98,17 @@ def _task(encoder: Encoder, task: str, found: Embedded, y: Bools) -> dict[str, A
     positive = p >= point.frame_threshold
     low, high = auroc_interval(y, p, groups)
     return {
-        "auroc": auroc(y, p), "auroc_low": low, "auroc_high": high,
+        "auroc": auroc(y, p),
+        "auroc_low": low,
+        "auroc_high": high,
         "auroc_within_dimensions": stratified_auroc(y, p, [item.dims for item in found.items]),
-        "positives": int(y.sum()), "negatives": int((~y).sum()), "groups": len(set(groups)),
+        "positives": int(y.sum()),
+        "negatives": int((~y).sum()),
+        "groups": len(set(groups)),
         "balanced_sensitivity": float(positive[y].mean()),
         "balanced_specificity": float((~positive[~y]).mean()),
-        "ece15": expected_calibration_error(p, y), "ece15_floor": ece_floor(p),
+        "ece15": expected_calibration_error(p, y),
+        "ece15_floor": ece_floor(p),
         "brier": float(((p - y) ** 2).mean()),
     }
 
@@ -103,7 +120,9 @@ def _specificity(encoder: Encoder, found: Embedded) -> dict[str, float]:
         point = encoder.bundle.calibrations[task].operating_point("balanced")
         scored = found.where(found.scored)
         p = probabilities(encoder, task, scored)
-        figures[f"{task}_specificity"] = float((p < point.frame_threshold).mean()) if len(p) else float("nan")
+        figures[f"{task}_specificity"] = (
+            float((p < point.frame_threshold).mean()) if len(p) else float("nan")
+        )
     return figures
 
 
@@ -112,8 +131,8 @@ def patient_margins(
 ) -> dict[str, Floats]:
     """Margins of each patient under three poolings of the same embeddings: unify, mean, max.
 
-    ``mean`` scores the mean embedding, ``max`` takes the largest frame margin. Frames that the gate sets aside are left
-    out; a patient without a scored frame gets margin 0.
+    ``mean`` scores the mean embedding, ``max`` takes the largest frame margin. Frames that the
+    gate sets aside are left out; a patient without a scored frame gets margin 0.
     """
     label_set = encoder.bundle.label_set(task)
     classes = encoder.class_embeddings(label_set)
@@ -143,12 +162,12 @@ def patient_figures(
 ) -> dict[str, Any]:
     """AUROC per patient: unify against mean and max pooling, per seed and overall.
 
-    The interval of a difference resamples patients within the pooled seeds; patients share views across seeds, so it
-    is a lower bound of the true width (stated in the card).
+    Intervals resample the source groups of the patients' first lesions; patients share further
+    views, so the true width is somewhat larger (stated in the card).
     """
     y = np.array([p.positive for p in patients])
     margins = patient_margins(encoder, task, found, patients)
-    units = [str(i) for i in range(len(patients))]
+    units = [p.group for p in patients]
     figures: dict[str, Any] = {"patients": len(patients), "positives": int(y.sum())}
     for name in ("unify", "mean", "max"):
         per_seed = [
@@ -157,20 +176,31 @@ def patient_figures(
             for rows in [np.array([i for i, p in enumerate(patients) if p.seed == seed])]
         ]
         low, high = auroc_interval(y, margins[name], units)
-        figures[name] = {"auroc": auroc(y, margins[name]), "auroc_low": low, "auroc_high": high, "per_seed": per_seed}
+        figures[name] = {
+            "auroc": auroc(y, margins[name]),
+            "auroc_low": low,
+            "auroc_high": high,
+            "per_seed": per_seed,
+        }
     for other in ("mean", "max"):
-        figures[f"unify_minus_{other}"] = paired_interval(y, margins["unify"], margins[other], units)
+        figures[f"unify_minus_{other}"] = paired_interval(
+            y, margins["unify"], margins[other], units
+        )
     calibration = encoder.bundle.calibrations[task]
-    p = np.array([
-        calibration.patient.probability(z, int(n)) if n > 1 else 0.5
-        for z, n in zip(margins["unify"], margins["frames"], strict=True)
-    ])
+    p = np.array(
+        [
+            calibration.patient.probability(z, int(n)) if n > 1 else 0.5
+            for z, n in zip(margins["unify"], margins["frames"], strict=True)
+        ]
+    )
     point = calibration.operating_point("balanced")
     positive = p >= point.patient_threshold
     mixed = np.array([p_.mixed for p_ in patients])
     figures |= {
-        "balanced_sensitivity": float(positive[y].mean()), "balanced_specificity": float((~positive[~y]).mean()),
+        "balanced_sensitivity": float(positive[y].mean()),
+        "balanced_specificity": float((~positive[~y]).mean()),
         "mixed_sensitivity": float(positive[y & mixed].mean()) if (y & mixed).any() else None,
-        "ece15": expected_calibration_error(p, y), "ece15_floor": ece_floor(p),
+        "ece15": expected_calibration_error(p, y),
+        "ece15_floor": ece_floor(p),
     }
     return figures

@@ -1,7 +1,8 @@
 """torch to ONNX, with proof: beyond tolerance nothing is written.
 
-Every dynamic axis is traced with at least 2 (an axis of 1 gets baked in), and parity is measured on axes that were
-never traced: n of 1, 2, 3, 64, 300, 1000 frames, k of 1, 2, 32 queries, padded and unpadded, text of 3 to context_length tokens.
+Every dynamic axis is traced with at least 2 (an axis of 1 gets baked in), and parity is measured
+on axes that were never traced: n of 1, 2, 3, 64, 300, 1000 frames, k of 1, 2, 32 queries, padded
+and unpadded, text of 3 to context_length tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from torch import Tensor, nn
 from training.errors import ParityError
 from training.model import EndoClip, ImageTower, ModelSpec, TextTower, Unify
 
-__all__ = ["PROBABILITY_TOLERANCE", "TOLERANCE", "check_parity", "export_graphs"]
+__all__ = [
+    "PROBABILITY_TOLERANCE",
+    "TOLERANCE",
+    "check_parity",
+    "export_graphs",
+    "session",
+    "unify_difference",
+]
 
 TOLERANCE = 1e-5
 PROBABILITY_TOLERANCE = 1e-4
@@ -39,28 +47,47 @@ def export_graphs(model: EndoClip, spec: ModelSpec, folder: Path) -> None:
     rows = torch.export.Dim("n", min=1, max=4096)
     _export(
         ImageTower(model, spec.contract.mean, spec.contract.std),
-        (pixels,), ["pixels"], ["embedding", "grid"], {"pixels": {0: rows}}, folder / "image_tower.onnx",
+        (pixels,),
+        ["pixels"],
+        ["embedding", "grid"],
+        {"pixels": {0: rows}},
+        folder / "image_tower.onnx",
     )
     ids = torch.randint(5, 100, (2, 7))
     ids[:, -1] = 1
-    m, t = torch.export.Dim("m", min=1, max=4096), torch.export.Dim("t", min=2, max=spec.context_length)
+    m, t = (
+        torch.export.Dim("m", min=1, max=4096),
+        torch.export.Dim("t", min=2, max=spec.context_length),
+    )
     axes = {0: m, 1: t}
     _export(
-        TextTower(model), (ids, torch.ones_like(ids)), ["ids", "mask"], ["embedding"],
-        {"ids": axes, "mask": axes}, folder / "text_tower.onnx",
+        TextTower(model),
+        (ids, torch.ones_like(ids)),
+        ["ids", "mask"],
+        ["embedding"],
+        {"ids": axes, "mask": axes},
+        folder / "text_tower.onnx",
     )
     frames = torch.nn.functional.normalize(torch.randn(3, model.dim), dim=-1)
     queries = torch.nn.functional.normalize(torch.randn(2, model.dim), dim=-1)
     n, k = torch.export.Dim("n", min=1, max=65536), torch.export.Dim("k", min=1, max=4096)
     _export(
-        model.unify, (frames, torch.tensor([True, True, False]), queries), ["frames", "mask", "queries"],
-        ["pooled", "attention"], {"frames": {0: n}, "mask": {0: n}, "queries": {0: k}}, folder / "unify.onnx",
+        model.unify,
+        (frames, torch.tensor([True, True, False]), queries),
+        ["frames", "mask", "queries"],
+        ["pooled", "attention"],
+        {"frames": {0: n}, "mask": {0: n}, "queries": {0: k}},
+        folder / "unify.onnx",
     )
 
 
 def _export(
-    module: nn.Module, args: tuple[Tensor, ...], inputs: list[str], outputs: list[str],
-    dynamic: dict[str, dict[int, object]], path: Path,
+    module: nn.Module,
+    args: tuple[Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: dict[str, dict[int, object]],
+    path: Path,
 ) -> None:
     module.eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -68,8 +95,14 @@ def _export(
         # The exporter warns about its own internals; parity below is what decides.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module, args, input_names=inputs, opset_version=OPSET,
-            dynamic_shapes=tuple(dynamic.values()), dynamo=True, external_data=False, verbose=False,
+            module,
+            args,
+            input_names=inputs,
+            opset_version=OPSET,
+            dynamic_shapes=tuple(dynamic.values()),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
         )
     if program is None:
         raise RuntimeError(f"the exporter returned nothing for {path.name}")
@@ -104,7 +137,8 @@ def check_parity(
         image_mean: Another mean, to prove that a wrong one is found (tests).
 
     Returns:
-        Largest absolute difference by name: image, text, unify_pooled, unify_attention, probability.
+        Largest absolute difference by name: image, text, unify_pooled, unify_attention,
+        probability.
 
     Raises:
         ParityError: One of them is beyond its tolerance.
@@ -115,7 +149,9 @@ def check_parity(
             "image": _image_difference(model, spec, folder, frames, image_mean),
             "text": _text_difference(model, folder, tokenize, texts),
         }
-        found |= unify_difference(model.unify, folder / "unify.onnx", model.dim, float(model.logit_scale))
+        found |= unify_difference(
+            model.unify, folder / "unify.onnx", model.dim, float(model.logit_scale)
+        )
     for name, difference in found.items():
         allowed = PROBABILITY_TOLERANCE if name == "probability" else TOLERANCE
         if not difference <= allowed:
@@ -165,7 +201,7 @@ def _text_difference(
 
 
 def unify_difference(module: Unify, path: Path, dim: int, logit_scale: float) -> dict[str, float]:
-    """Largest differences of pooled vectors, attention and class probabilities, over n, k, masks."""
+    """Largest differences of pooled vectors, attention and probabilities, over n, k, masks."""
     graph = session(path)
     generator = torch.Generator().manual_seed(0)
     worst = {"unify_pooled": 0.0, "unify_attention": 0.0, "probability": 0.0}
@@ -181,7 +217,10 @@ def unify_difference(module: Unify, path: Path, dim: int, logit_scale: float) ->
                 pooled, attention = module(frames, mask, queries)
                 feed = {"frames": frames.numpy(), "mask": mask.numpy(), "queries": queries.numpy()}
                 actual = graph.run(["pooled", "attention"], feed)
-                scores = [torch.softmax(logit_scale * torch.as_tensor(p) @ queries.T, -1) for p in (pooled, actual[0])]
+                scores = [
+                    torch.softmax(logit_scale * torch.as_tensor(p) @ queries.T, -1)
+                    for p in (pooled, actual[0])
+                ]
                 for name, difference in (
                     ("unify_pooled", pooled - torch.as_tensor(actual[0])),
                     ("unify_attention", attention - torch.as_tensor(actual[1])),

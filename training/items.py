@@ -1,7 +1,7 @@
 """Evaluation items: single frames with known labels, and patients composed of them.
 
-Items come from a data folder's own images (``index.csv`` with the archive's split of its source groups) and from an archive's
-views; patients follow the fixed protocol of DESIGN.md section 6.
+Items come from a data folder's own images (``index.csv`` with the archive's split of its source
+groups) and from an archive's views; patients follow the fixed protocol of DESIGN.md section 6.
 """
 
 from __future__ import annotations

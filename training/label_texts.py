@@ -1,8 +1,9 @@
 """The label sets of a bundle: definitions and evaluation prompts.
 
-Prompts share no sentence with the class sentences (``claims.py``) or the composer's templates; a test holds them
-apart. Two arms exist for ``malignancy``: with the endoscopist's impression seen as text in training, prompts name it; with
-the impression withheld only morphology may be asked for.
+Prompts share no sentence with the class sentences (``claims.py``) or the composer's templates; a
+test holds them apart. Two arms exist for ``malignancy``: with the endoscopist's impression seen
+as text in training, prompts name it; with the impression withheld only morphology may be asked
+for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ INTENDED_USE = (
 )
 
 _MALIGNANT = (
-    "neoplastic, adenoma included, as judged by endoscopists; not pathology, not a diagnosis of cancer"
+    "neoplastic, adenoma included, as judged by endoscopists; not pathology, "
+    "not a diagnosis of cancer"
 )
 _BENIGN = "non-neoplastic as judged by endoscopists, or no lesion at all; not pathology"
 
@@ -72,7 +74,11 @@ def label_sets(impression: bool) -> list[LabelSet]:
             "polyp_detection",
             (
                 Label("polyp", "a polyp is visible, of any size, shape or kind", _POLYP),
-                Label("no_polyp", "no polyp is visible; claimed of every frame of a patient", _NO_POLYP),
+                Label(
+                    "no_polyp",
+                    "no polyp is visible; claimed of every frame of a patient",
+                    _NO_POLYP,
+                ),
             ),
             "polyp",
         ),
@@ -81,29 +87,44 @@ def label_sets(impression: bool) -> list[LabelSet]:
             (Label("malignant", _MALIGNANT, malignant), Label("benign", _BENIGN, benign)),
             "malignant",
         ),
-        _morphology("size_band", {
-            "small": "a tiny polyp taking up little of the view",
-            "medium": "a polyp of middling size",
-            "large": "a big polyp that fills much of the view",
-        }),
-        _morphology("colour", {
-            "pale": "a polyp paler than the mucosa around it",
-            "isochromatic": "a polyp of the same colour as the mucosa around it",
-            "red": "a polyp redder than the mucosa around it",
-        }),
-        _morphology("surface_texture", {
-            "smooth": "a polyp whose surface is even and smooth",
-            "granular": "a polyp whose surface is finely granular",
-            "irregular": "a polyp whose surface is irregular and nodular",
-        }),
-        _morphology("margin", {
-            "well_defined": "a polyp with a sharp, clear edge",
-            "indistinct": "a polyp whose edge fades into the mucosa",
-        }),
-        _morphology("shape", {
-            "round": "a rounded polyp",
-            "elongated": "an elongated polyp, longer than wide",
-        }),
+        _morphology(
+            "size_band",
+            {
+                "small": "a tiny polyp taking up little of the view",
+                "medium": "a polyp of middling size",
+                "large": "a big polyp that fills much of the view",
+            },
+        ),
+        _morphology(
+            "colour",
+            {
+                "pale": "a polyp paler than the mucosa around it",
+                "isochromatic": "a polyp of the same colour as the mucosa around it",
+                "red": "a polyp redder than the mucosa around it",
+            },
+        ),
+        _morphology(
+            "surface_texture",
+            {
+                "smooth": "a polyp whose surface is even and smooth",
+                "granular": "a polyp whose surface is finely granular",
+                "irregular": "a polyp whose surface is irregular and nodular",
+            },
+        ),
+        _morphology(
+            "margin",
+            {
+                "well_defined": "a polyp with a sharp, clear edge",
+                "indistinct": "a polyp whose edge fades into the mucosa",
+            },
+        ),
+        _morphology(
+            "shape",
+            {
+                "round": "a rounded polyp",
+                "elongated": "an elongated polyp, longer than wide",
+            },
+        ),
     ]
 
 

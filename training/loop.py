@@ -1,7 +1,7 @@
 """The one training loop: seeded, with progress bar, step checkpoints and exact resume.
 
-Everything random in a step derives from (seed, stage, step), so a run that was stopped and resumed gives the same
-losses as an uninterrupted one.
+Everything random in a step derives from (seed, stage, step), so a run that was stopped and
+resumed gives the same losses as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +48,9 @@ class Schedule:
         warm = max(1, self.steps // 10)
         if step < warm:
             return (step + 1) / warm
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        return 0.05 + 0.95 * 0.5 * (
+            1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))
+        )
 
 
 def rng_for(seed: int, stage: str, step: int) -> np.random.Generator:
@@ -92,7 +93,7 @@ def train(
         for step in range(len(history), schedule.steps):
             for group, factor in zip(optimiser.param_groups, factors, strict=True):
                 group["lr"] = schedule.lr * factor * schedule.factor(step)
-            row = _step(model, optimiser, stage, step, schedule.seed, step_losses)
+            row = _step(optimiser, stage, step, schedule.seed, step_losses)
             history.append(row)
             for name, value in row.items():
                 writer.add_scalar(f"{stage}/{name}", value, step)
@@ -102,14 +103,15 @@ def train(
                 _save(checkpoint, model, optimiser, history)
                 saved = time.monotonic()
             if stopping():
-                raise KeyboardInterrupt(f"{stage}: stopped after step {step + 1}, checkpoint written")
+                raise KeyboardInterrupt(
+                    f"{stage}: stopped after step {step + 1}, checkpoint written"
+                )
     writer.close()
     _write_csv(folder / f"{stage}.csv", history)
     return [row["total"] for row in history]
 
 
 def _step(
-    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     stage: str,
     step: int,
@@ -152,7 +154,7 @@ def _save(
         {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history},
         temporary,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write_csv(path: Path, history: list[dict[str, float]]) -> None:

@@ -103,10 +103,10 @@ def attribute_similarity(
 ) -> Tensor:
     """Mean agreement over the attributes known on both sides.
 
-    s_ij = sum_a k_ia k_ja K_a[l_ia, r_ja] / sum_a k_ia k_ja; the paper does not give its similarity,
-    we choose the mean over jointly known attributes because "not mentioned" is no evidence of
-    difference. Fewer than ``minimum_joint`` jointly known attributes give 0: silence is not
-    similarity.
+    s_ij = sum_a k_ia k_ja K_a[l_ia, r_ja] / sum_a k_ia k_ja; the paper does not give its
+    similarity, we choose the mean over jointly known attributes because "not mentioned" is no
+    evidence of difference. Fewer than ``minimum_joint`` jointly known attributes give 0: silence
+    is not similarity.
 
     Args:
         left: (b, a) integer codes, -1 = not mentioned.

@@ -1,7 +1,7 @@
 """AUROC with intervals that resample source groups, and its within-stratum form.
 
-Frames of one source group (a sequence, a cluster of alike frames) are not independent: resampling frames would make
-every interval too narrow.
+Frames of one source group (a sequence, a cluster of alike frames) are not independent: resampling
+frames would make every interval too narrow.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def paired_interval(
 ) -> tuple[float, float]:
     """95 % interval of AUROC(first) - AUROC(second) on the same resamples."""
     values = [
-        auroc(y[rows], first[rows]) - auroc(y[rows], second[rows]) for rows in resamples(groups, count, seed)
+        auroc(y[rows], first[rows]) - auroc(y[rows], second[rows])
+        for rows in resamples(groups, count, seed)
     ]
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)

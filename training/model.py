@@ -168,7 +168,7 @@ class EndoClip(nn.Module):
         return F.normalize(self.clip.visual(pixels), dim=-1)
 
     def encode_ids(self, ids: Tensor) -> Tensor:
-        """(m, t) token ids -> (m, d) unit rows; padding columns are cut where they carry nothing."""
+        """(m, t) token ids -> (m, d) unit rows; BERT's padding columns are cut."""
         if self._trim:
             ids = ids[:, : int((ids != 0).sum(1).max())]
         return F.normalize(self.clip.text(ids), dim=-1)
@@ -298,8 +298,8 @@ def freeze(model: EndoClip, blocks: int, text_layers: int) -> None:
 def train_mode(model: EndoClip) -> None:
     """Training mode with frozen batch-norm statistics.
 
-    Batches of 32 frames of a handful of exams would drag the ImageNet statistics about, and the exported graph uses
-    the running ones.
+    Batches of 32 frames of a handful of exams would drag the ImageNet statistics about, and the
+    exported graph uses the running ones.
     """
     model.train()
     for module in model.modules():
@@ -310,8 +310,8 @@ def train_mode(model: EndoClip) -> None:
 def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
     """AdamW groups with learning-rate factors: trunk 1, new heads 4, text layers 0.2, unify 10.
 
-    MiniLM's and CLIP's text layers are tuned at a fifth of the trunk's rate (language is kept), projections start at
-    random (or at the identity) and need to move further.
+    MiniLM's and CLIP's text layers are tuned at a fifth of the trunk's rate (language is kept),
+    projections start at random (or at the identity) and need to move further.
     """
     picked: dict[str, list[nn.Parameter]] = {"trunk": [], "head": [], "text": [], "unify": []}
     for name, parameter in model.named_parameters():
@@ -319,7 +319,9 @@ def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
             continue
         if name.startswith("unify."):
             picked["unify"].append(parameter)
-        elif name.startswith(("clip.visual.head", "clip.text.proj")) or name.endswith("logit_scale"):
+        elif name.startswith(("clip.visual.head", "clip.text.proj")) or name.endswith(
+            "logit_scale"
+        ):
             picked["head"].append(parameter)
         elif name.startswith("clip.text"):
             picked["text"].append(parameter)

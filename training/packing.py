@@ -1,6 +1,7 @@
 """From weights to a bundle: export, parity, calibration, evaluation, pack.
 
-Every figure is measured on a packed draft through ``model_store``. Beyond a tolerance or a gate nothing is written.
+Every figure is measured on a packed draft through ``model_store``. Beyond a tolerance or a gate
+nothing is written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from model_store.canaries import Canaries, write_canaries
 from model_store.encoder import Encoder
 from model_store.label_sets import LabelSet, write_label_sets
 from model_store.quality import QualityLimits, assess
-from model_store.scoring import Calibration, FrameMap, OperatingPoint, PatientMap, write_calibrations
+from model_store.scoring import (
+    Calibration,
+    FrameMap,
+    OperatingPoint,
+    PatientMap,
+    write_calibrations,
+)
 from model_store.selftest import pack_with_canaries
 from model_store.tokenizer import TextContract
 from training import calibrate, precision
@@ -52,7 +59,9 @@ __all__ = ["make_bundle"]
 log = logging.getLogger(__name__)
 
 IDENTITY = Calibration(
-    FrameMap(1.0, 0.0), PatientMap(1.0, 0.0, 0.0), {"balanced": OperatingPoint("balanced", 0.5, 0.5)}
+    FrameMap(1.0, 0.0),
+    PatientMap(1.0, 0.0, 0.0),
+    {"balanced": OperatingPoint("balanced", 0.5, 0.5)},
 )
 
 
@@ -64,7 +73,8 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
         weights: Last stage's ``weights.pt``.
         work: Folder for graphs and drafts (made, kept).
         out: The bundle's folder; must not exist.
-        data: Folder of real frames with an index, for calibration and figures; None uses the archive alone.
+        data: Folder of real frames with an index, for calibration and figures; None uses the
+            archive alone.
 
     Returns:
         The packed bundle, which has passed its own self-test.
@@ -94,7 +104,11 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
 
 
 def _graphs(
-    shop: Workshop, model: EndoClip, tokenize: Callable[[list[str]], Tensor], sets: Sequence[LabelSet], work: Path
+    shop: Workshop,
+    model: EndoClip,
+    tokenize: Callable[[list[str]], Tensor],
+    sets: Sequence[LabelSet],
+    work: Path,
 ) -> dict[str, float]:
     """Export, prove parity on golden and real frames, quantise behind the gate."""
     export_graphs(model, shop.spec, work)
@@ -105,10 +119,14 @@ def _graphs(
     prompts = [p for s in sets for label in s.labels for p in label.prompts]
     reports = [lesion.text for e in shop.exams for lesion in e.lesions]
     texts = precision.sample_sentences([prompts, reports, list(PRESENCE[0] + OPINIONS[0])], 60)
-    found = check_parity(model, shop.spec, work, tokenize, frames, [*texts[:20], " ".join(texts[:12])])
+    found = check_parity(
+        model, shop.spec, work, tokenize, frames, [*texts[:20], " ".join(texts[:12])]
+    )
     if shop.recipe.bundle.text_precision == "int8":
         precision.quantise_weights(work / "text_tower.onnx", work / "text_int8.onnx")
-        found |= precision.gate_text(*(_encode(work / n, tokenize, texts) for n in ("text_tower.onnx", "text_int8.onnx")))
+        found |= precision.gate_text(
+            *(_encode(work / n, tokenize, texts) for n in ("text_tower.onnx", "text_int8.onnx"))
+        )
     return found
 
 
@@ -119,14 +137,20 @@ def _encode(
     for text in texts:
         ids = tokenize([text]).numpy()
         ids = ids[:, : max(2, int((ids != 0).sum()))]
-        rows.append(graph.run(["embedding"], {"ids": ids, "mask": (ids != 0).astype(np.int64)})[0][0])
+        rows.append(
+            graph.run(["embedding"], {"ids": ids, "mask": (ids != 0).astype(np.int64)})[0][0]
+        )
     return np.stack(rows)
 
 
 def _files(
-    shop: Workshop, model: EndoClip, tokenize: Callable[[list[str]], Tensor], sets: Sequence[LabelSet], work: Path
+    shop: Workshop,
+    model: EndoClip,
+    tokenize: Callable[[list[str]], Tensor],
+    sets: Sequence[LabelSet],
+    work: Path,
 ) -> dict[str, bytes | Path]:
-    """Everything but manifest, calibration and canaries. Class embeddings come from the torch towers in fp32."""
+    """Everything but manifest, calibration and canaries; class embeddings from fp32 towers."""
     classes = {}
     model.eval()
     with torch.inference_mode():
@@ -173,10 +197,17 @@ def _manifest(shop: Workshop, model: EndoClip, parity: Mapping[str, float]) -> M
         text=TextContract(kind, shop.spec.context_length, 0),
         quality_gate=QualityLimits().as_dict(),
         provenance=Provenance(
-            commit=commit(), config_digest=recipe_digest(shop.recipe), split_digest=shop.archive.digest,
-            libraries=libraries(), parity=dict(parity),
-            extra={"recipe": shop.recipe.name, "seed": float(shop.recipe.seed), "archive": shop.archive.kind,
-                   "text_precision": bundle.text_precision},
+            commit=commit(),
+            config_digest=recipe_digest(shop.recipe),
+            split_digest=shop.archive.digest,
+            libraries=libraries(),
+            parity=dict(parity),
+            extra={
+                "recipe": shop.recipe.name,
+                "seed": float(shop.recipe.seed),
+                "archive": shop.archive.kind,
+                "text_precision": bundle.text_precision,
+            },
         ),
         metrics={},
     )
@@ -186,7 +217,9 @@ def _draft(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) 
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-    return pack(folder, manifest, {**files, "canaries.json": write_canaries(Canaries(1e-3, (), {}))})
+    return pack(
+        folder, manifest, {**files, "canaries.json": write_canaries(Canaries(1e-3, (), {}))}
+    )
 
 
 def _single(encoder: Encoder, shop: Workshop, data: Path | None, part: str) -> Embedded:
@@ -212,7 +245,12 @@ def _calibrations(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[s
         margins = patient_margins(encoder, task, pooled, told)
         counts = margins["frames"].astype(np.int64)
         line = calibrate.fit_patient_map(margins["unify"], counts, y_patient)
-        p = np.array([line.probability(float(m), int(n)) for m, n in zip(margins["unify"], counts, strict=True)])
+        p = np.array(
+            [
+                line.probability(float(m), int(n))
+                for m, n in zip(margins["unify"], counts, strict=True)
+            ]
+        )
         points = calibrate.operating_points((frame.probability(z), y), (p, y_patient))
         result[task] = Calibration(frame, line, points)
     return result
@@ -221,7 +259,7 @@ def _calibrations(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[s
 def _with_and_without(
     items: Sequence[Item], patients: Sequence[Patient]
 ) -> tuple[list[Patient], npt.NDArray[np.bool_]]:
-    """For polyp detection every protocol patient has a lesion; its background frames make a patient without one."""
+    """Patients for polyp detection: each protocol patient, and its background frames alone."""
     found, truth = [], []
     for patient in patients:
         found.append(patient)
@@ -248,13 +286,21 @@ def _metrics(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[str, A
     pooled = embed(encoder, views)
     figures = {"malignancy": patient_figures(encoder, "malignancy", pooled, patients)}
     told, truth = _with_and_without(pooled.items, [p for p in patients if p.seed == 0])
-    relabelled = [dataclasses.replace(p, positive=bool(t), mixed=False) for p, t in zip(told, truth, strict=True)]
+    relabelled = [
+        dataclasses.replace(p, positive=bool(t), mixed=False)
+        for p, t in zip(told, truth, strict=True)
+    ]
     figures["polyp_detection"] = patient_figures(encoder, "polyp_detection", pooled, relabelled)
-    return {"part": "report", "measured": datetime.now(UTC).date().isoformat(), "frames": frames, "patients": figures}
+    return {
+        "part": "report",
+        "measured": datetime.now(UTC).date().isoformat(),
+        "frames": frames,
+        "patients": figures,
+    }
 
 
 def _canary_images(encoder: Encoder, count: int, seed: int) -> dict[str, bytes]:
-    """Drawn frames from both ends of the polyp score, and the one nearest the balanced threshold."""
+    """Drawn frames from both ends of the polyp score, and the one nearest the threshold."""
     rng = np.random.default_rng([seed, 13])
     drawn = []
     limits = QualityLimits.of(encoder.bundle.manifest.quality_gate)
@@ -269,11 +315,15 @@ def _canary_images(encoder: Encoder, count: int, seed: int) -> dict[str, bytes]:
     items = [Item(Path(), "view", None, None, "", "", "")] * len(drawn)
     z = frame_margins(encoder, "polyp_detection", Embedded(items, embeddings, [None] * len(drawn)))
     p = encoder.bundle.calibrations["polyp_detection"].frame.probability(z)
-    threshold = encoder.bundle.calibrations["polyp_detection"].operating_point("balanced").frame_threshold
+    threshold = (
+        encoder.bundle.calibrations["polyp_detection"].operating_point("balanced").frame_threshold
+    )
     order = np.argsort(p)
     half = max(1, (count - 1) // 2)
     near = int(np.argmin(np.abs(p - threshold)))
-    chosen = list(dict.fromkeys([near, *order[-half:].tolist(), *order[: count - 1 - half].tolist()]))
+    chosen = list(
+        dict.fromkeys([near, *order[-half:].tolist(), *order[: count - 1 - half].tolist()])
+    )
     images = {}
     for i, row in enumerate(chosen):
         buffer = io.BytesIO()

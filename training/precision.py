@@ -1,8 +1,9 @@
 """Weight-only int8 for the text graph, and the gate that lets it into a bundle.
 
-Weights are stored as int8 in blocks of 32 with a scale each, and multiplied back when the graph is loaded (rows of the
-token table: after the lookup); activations stay fp32. Dynamic int8 activations are visibly worse on CLIP text towers, and fp16 of MiniLM alone would
-be 45 MB. The graph serves free prompts only: named sets' class embeddings come from the unquantised tower.
+Weights are stored as int8 in blocks of 32 with a scale each, and multiplied back when the graph
+is loaded (rows of the token table: after the lookup); activations stay fp32. Dynamic int8
+activations are visibly worse on CLIP text towers, and fp16 of MiniLM alone would be 45 MB. The
+graph serves free prompts only: named sets' class embeddings come from the unquantised tower.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.errors import ParityError
 
-__all__ = ["MINIMUM_COSINE", "gate_text", "quantise_weights"]
+__all__ = ["MINIMUM_COSINE", "gate_text", "quantise_weights", "sample_sentences"]
 
 MINIMUM_COSINE = 0.999
 SMALLEST = 4096  # elements; below that scales save nothing
-# One scale per output channel left a cosine of 0.9987 on MiniLM, one per 32 inputs 0.9996, for 3 MB.
+# One scale per output channel left a cosine of 0.9987 on MiniLM, one per 32 inputs 0.9996, for 3
+# MB.
 BLOCK = 32
 
 Array = npt.NDArray[np.float32]
@@ -40,9 +42,16 @@ def quantise_weights(source: Path, target: Path) -> None:
     nodes: list[onnx.NodeProto] = []
     done: dict[str, list[onnx.TensorProto]] = {}
     for node in graph.node:
-        tensor = weights.get(node.input[0] if node.op_type == "Gather" else (list(node.input) + [""] * 2)[1])
+        tensor = weights.get(
+            node.input[0] if node.op_type == "Gather" else (list(node.input) + [""] * 2)[1]
+        )
         array = numpy_helper.to_array(tensor) if tensor is not None else None
-        fits = array is not None and array.dtype == np.float32 and array.ndim == 2 and array.size >= SMALLEST
+        fits = (
+            array is not None
+            and array.dtype == np.float32
+            and array.ndim == 2
+            and array.size >= SMALLEST
+        )
         if not fits or node.op_type not in ("MatMul", "Gather") or tensor is None or array is None:
             nodes.append(node)
         elif node.op_type == "Gather":
@@ -97,14 +106,20 @@ def _gather(
 def _matmul(
     node: onnx.NodeProto, name: str, array: Array, done: dict[str, list[onnx.TensorProto]]
 ) -> list[onnx.NodeProto]:
-    """Cast, scale and reshape of constants: the runtime folds them once, when the tower is loaded."""
-    expand = [] if name in done else [
-        helper.make_node("Cast", [f"{name}.q"], [f"{name}.c"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{name}.c", f"{name}.scale"], [f"{name}.m"]),
-        helper.make_node("Reshape", [f"{name}.m", f"{name}.shape"], [f"{name}.f"]),
-    ]
+    """Cast, scale and reshape of constants: the runtime folds them once, at load."""
+    expand = (
+        []
+        if name in done
+        else [
+            helper.make_node("Cast", [f"{name}.q"], [f"{name}.c"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}.c", f"{name}.scale"], [f"{name}.m"]),
+            helper.make_node("Reshape", [f"{name}.m", f"{name}.shape"], [f"{name}.f"]),
+        ]
+    )
     done.setdefault(name, _quantise(name, array, 0))
-    multiply = helper.make_node("MatMul", [node.input[0], f"{name}.f"], list(node.output), name=node.name)
+    multiply = helper.make_node(
+        "MatMul", [node.input[0], f"{name}.f"], list(node.output), name=node.name
+    )
     return [*expand, multiply]
 
 
@@ -123,7 +138,9 @@ def gate_text(reference: Array, lower: Array) -> dict[str, float]:
     """
     cosine = (reference * lower).sum(-1)
     if not float(cosine.min()) >= MINIMUM_COSINE:
-        raise ParityError(1.0 - float(cosine.min()), 1.0 - MINIMUM_COSINE, "lower-precision text tower")
+        raise ParityError(
+            1.0 - float(cosine.min()), 1.0 - MINIMUM_COSINE, "lower-precision text tower"
+        )
     return {"text_cosine_min": float(cosine.min()), "text_cosine_mean": float(cosine.mean())}
 
 

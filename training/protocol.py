@@ -1,13 +1,13 @@
-"""Evaluation items of a part: an archive's views, a data folder's own images, and patients of the fixed protocol."""
+"""Evaluation items of a part: an archive's views, a folder's own images, and patients."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from training.evaluate import Patient
 from training.items import Item
+from training.patients import patients, read_views
 from training.sources import dev_items, read_split
 
 __all__ = ["archive_items", "archive_patients", "data_items"]
@@ -17,7 +17,7 @@ HISTOLOGY = {"neoplastic": True, "non-neoplastic": False}
 
 def archive_items(archive: Path, part: str) -> list[Item]:
     """The informative views of a part."""
-    return [_view_item(archive, row) for row in _rows(archive) if row["part"] == part]
+    return [_view_item(row) for row in read_views(archive) if row["part"] == part]
 
 
 def data_items(data: Path, archive: Path, part: str) -> list[Item]:
@@ -37,14 +37,26 @@ def data_items(data: Path, archive: Path, part: str) -> list[Item]:
     ]
 
 
-def _rows(archive: Path) -> list[dict[str, Any]]:
-    lines = (archive / "views" / "views.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+def archive_patients(archive: Path, part: str) -> tuple[list[Item], list[Patient]]:
+    """The part's views and the patients composed of them, five seeds."""
+    rows = [row for row in read_views(archive) if row["part"] == part]
+    place = {row["view"]: i for i, row in enumerate(rows)}
+    composed = [
+        Patient(
+            rows=tuple(place[view] for view in patient.views),
+            positive=patient.positive,
+            mixed=patient.positive and "non-neoplastic" in patient.histologies,
+            seed=patient.seed,
+            group=patient.lesion_groups[0],
+        )
+        for patient in patients(rows, part)
+    ]
+    return [_view_item(row) for row in rows], composed
 
 
-def _view_item(archive: Path, row: dict[str, Any]) -> Item:
+def _view_item(row: dict[str, Any]) -> Item:
     return Item(
-        path=archive / row["file"],
+        path=row["path"],
         kind="view",
         polyp=row["kind"] == "lesion",
         neoplastic=HISTOLOGY.get(row["histology"] or ""),

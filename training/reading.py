@@ -1,7 +1,7 @@
 """What training reads of a record: its frames, its findings with attribute codes, its claims.
 
-Everything here comes from the report text through the rule-based extractor; truth files are never opened. Pathology is
-stripped before anything else.
+Everything here comes from the report text through the rule-based extractor; truth files are never
+opened. Pathology is stripped before anything else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Stage folders: a half-written one cannot be mistaken for a finished one.
 
-A stage works in ``<name>.partial`` and is renamed to ``<name>`` when its ``stamp.json`` is written. A finished folder
-with the same key (config, inputs, seed) is not redone; one with another key is refused.
+A stage works in ``<name>.partial`` and is renamed to ``<name>`` when its ``stamp.json`` is
+written. A finished folder with the same key (config, inputs, seed) is not redone; one with
+another key is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from typing import Any
 
 from training.errors import StaleInput
 
-__all__ = ["archive_digest", "commit", "libraries", "run_stage", "stamp_of"]
+__all__ = ["archive_digest", "commit", "libraries", "run_stage", "stamp_of", "write_json"]
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=1, sort_keys=False), "utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def archive_digest(archive: Path) -> str:
@@ -109,7 +109,11 @@ def commit() -> str:
             ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "-uno"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,7 +1,7 @@
 """The small labelled sample that prevalence is estimated from.
 
-On a hospital's archive somebody looks at about 300 frames; on a composed one the labels are drawn from the truth, which
-no stage reads. Either way the archive then holds ``labelled_sample.jsonl``.
+On a hospital's archive somebody looks at about 300 frames; on a composed one the labels are drawn
+from the truth, which no stage reads. Either way the archive then holds ``labelled_sample.jsonl``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def write_labelled_sample(archive: Path, count: int = 300, seed: int = 0) -> int
         for frame in truth[record.record_id]["frames"]
     ]
     order = np.random.default_rng([seed, 300]).permutation(len(frames))[:count]
-    rows = [{"frame": frames[i]["file"], "lesion": frames[i]["kind"] == "lesion"} for i in sorted(order)]
+    rows = [
+        {"frame": frames[i]["file"], "lesion": frames[i]["kind"] == "lesion"} for i in sorted(order)
+    ]
     write_jsonl(archive / "labelled_sample.jsonl", rows)
     return len(rows)

@@ -4,7 +4,8 @@
     <out>/2-attunement  weights.pt
     <out>/3-unification weights.pt
 
-Stages hand over folders, never objects: each starts from the weights file and the ledger of the one before.
+Stages hand over folders, never objects: each starts from the weights file and the ledger of the
+one before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from training.reading import Exam, read_exams
 from training.records import Archive, read
 from training.runs import archive_digest, run_stage
 
-__all__ = ["Workshop", "open_workshop", "run_stages"]
+__all__ = ["Workshop", "open_workshop", "recipe_digest", "run_stages"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ class Workshop:
         torch.manual_seed(self.recipe.seed)
         config = self.recipe.model
         initial = config.weights or None
-        model, tokenize = build(self.spec, initial if config.pretrained else None, config.pretrained)
+        model, tokenize = build(
+            self.spec, initial if config.pretrained else None, config.pretrained
+        )
         if weights is not None:
             load_weights(model, weights)
         freeze(model, config.frozen_blocks, config.frozen_text_layers)
@@ -107,23 +110,28 @@ def run_stages(shop: Workshop, out: Path) -> Path:
         StaleInput: A folder was made from other inputs.
     """
     key = {
-        "archive": archive_digest(shop.archive.path), "model": digest(shop.recipe.model),
+        "archive": archive_digest(shop.archive.path),
+        "model": digest(shop.recipe.model),
         "seed": shop.recipe.seed,
     }
     out.mkdir(parents=True, exist_ok=True)
     first = run_stage(
-        out / "1-cleansing", key | {"config": digest(shop.recipe.cleansing)}, lambda f: _cleanse(shop, f)
+        out / "1-cleansing",
+        key | {"config": digest(shop.recipe.cleansing)},
+        lambda f: _cleanse(shop, f),
     )
     key |= {"cleansing": digest(shop.recipe.cleansing)}
     second = run_stage(
-        out / "2-attunement", key | {"config": digest(shop.recipe.attunement)},
+        out / "2-attunement",
+        key | {"config": digest(shop.recipe.attunement)},
         lambda f: _attune(shop, first, f),
     )
     if not shop.recipe.unification.enabled:
         return second
     key |= {"attunement": digest(shop.recipe.attunement)}
     return run_stage(
-        out / "3-unification", key | {"config": digest(shop.recipe.unification)},
+        out / "3-unification",
+        key | {"config": digest(shop.recipe.unification)},
         lambda f: _unify(shop, first, second, f),
     )
 
@@ -155,7 +163,12 @@ def _unify(shop: Workshop, first: Path, second: Path, folder: Path) -> dict[str,
     model, tokenize = shop.towers(second / "weights.pt")
     sampler = unification.PatientSampler(shop.part("train"), _kept(shop, first), config)
     figures = unification.unify_records(
-        folder, model, tokenize, shop.store, sampler, shop.recipe.attunement.impression,
+        folder,
+        model,
+        tokenize,
+        shop.store,
+        sampler,
+        shop.recipe.attunement.impression,
         shop.schedule(config.steps, config.lr, 3),
     )
     return _tidy(folder, figures)

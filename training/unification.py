@@ -1,12 +1,13 @@
 """Stage 3: patient-level cross-attention over multi-lesion, single-lesion and polyp-free records.
 
-Every text set attends to every record's frames (the pairwise form); targets are soft similarities of the records'
-unified attributes. Class sentences are pooled as they are at request time: the positive sentence alone makes the
-attention, and both sentences are scored on that one vector - so an exam with one lesion among 200 normal frames is
-still an exam with a polyp, and a mixed patient is not benign.
+Every text set attends to every record's frames (the pairwise form); targets are soft similarities
+of the records' unified attributes. Class sentences are pooled as they are at request time: the
+positive sentence alone makes the attention, and both sentences are scored on that one vector - so
+an exam with one lesion among 200 normal frames is still an exam with a polyp, and a mixed patient
+is not benign.
 
-The mirrored direction (frames attend to texts) is left out: nothing uses it at request time, and over a single prompt
-it would return the prompt.
+The mirrored direction (frames attend to texts) is left out: nothing uses it at request time, and
+over a single prompt it would return the prompt.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from training.batches import FrameStore, augment
 from training.claims import opinion_sentence, presence_sentence
 from training.config import UnificationConfig
 from training.errors import ConfigError
-from training.reading import LEVELS, Exam
 from training.loop import Schedule, train
 from training.losses import pairwise_scores, soft_cross_entropy, soft_targets, unified_codes
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.reading import LEVELS, Exam
 
 __all__ = ["Bags", "PatientSampler", "class_query_loss", "record_targets", "unify_records"]
 
@@ -71,7 +72,9 @@ class PatientSampler:
             [e for e in exams if not e.positive],
         ]
         if not all(self.pools):
-            raise ConfigError("unification needs multi-lesion, single-lesion and polyp-free records")
+            raise ConfigError(
+                "unification needs multi-lesion, single-lesion and polyp-free records"
+            )
 
     def draw(self, rng: np.random.Generator) -> Bags:
         """One batch of records with up to ``frames`` frames each."""
@@ -104,7 +107,7 @@ def record_targets(exams: Sequence[Exam], tau: float) -> Tensor:
 
     Two polyp-free records are identical; a record with and one without a lesion share nothing.
     """
-    codes = [torch.tensor([l.codes for l in e.lesions] or [[-1] * len(LEVELS)]) for e in exams]
+    codes = [torch.tensor([x.codes for x in e.lesions] or [[-1] * len(LEVELS)]) for e in exams]
     union = unified_codes(codes, LEVELS)
     overlap = union @ union.T
     size = union.sum(-1)
@@ -135,17 +138,17 @@ def class_query_loss(
 
 def _texts(bags: Bags) -> tuple[list[str], Tensor]:
     """Padded text sets: finding sentences per record, or its normal sentence."""
-    sets = [[l.text for l in e.lesions][:4] or [e.normal_text] for e in bags.exams]
+    sets = [[x.text for x in e.lesions][:4] or [e.normal_text] for e in bags.exams]
     longest = max(len(s) for s in sets)
     mask = torch.tensor([[i < len(s) for i in range(longest)] for s in sets])
     return [s[i] if i < len(s) else s[0] for s in sets for i in range(longest)], mask
 
 
 def _opinion_classes(exams: Sequence[Exam]) -> Tensor:
-    """0 = a lesion is called neoplastic; 1 = none is (all stated, or polyp-free); -1 = not stated."""
+    """0 = a lesion is called neoplastic; 1 = none is, by what is stated; -1 = not stated."""
     classes = []
     for exam in exams:
-        stated = [l.opinion for l in exam.lesions]
+        stated = [lesion.opinion for lesion in exam.lesions]
         if 0 in stated:
             classes.append(0)
         elif not exam.positive or (stated and -1 not in stated):
@@ -156,8 +159,13 @@ def _opinion_classes(exams: Sequence[Exam]) -> Tensor:
 
 
 def _losses(
-    model: EndoClip, tokenize: Any, images: Tensor, bags: Bags, config: UnificationConfig,
-    impression: bool, rng: np.random.Generator,
+    model: EndoClip,
+    tokenize: Any,
+    images: Tensor,
+    bags: Bags,
+    config: UnificationConfig,
+    impression: bool,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     texts, text_mask = _texts(bags)
     claims = [presence_sentence(0, rng), presence_sentence(1, rng)]
@@ -172,7 +180,8 @@ def _losses(
     captions = encoded[len(texts) :]
     presence = torch.tensor([0 if e.positive else 1 for e in bags.exams])
     losses = {
-        "record_loss": 0.5 * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, backward)),
+        "record_loss": 0.5
+        * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, backward)),
         "presence_loss": config.class_weight
         * class_query_loss(model, images, mask, captions[:2], presence),
     }
@@ -204,7 +213,9 @@ def unify_records(
         flat = [frame for frames in bags.frames for frame in frames]
         # Finding texts of a record state sizes of its lesions: scale stays as it is.
         keep = torch.ones(len(flat), dtype=torch.bool)
-        encoded = model.encode_images(augment(store.get(flat), store.contract, config.px, rng, keep))
+        encoded = model.encode_images(
+            augment(store.get(flat), store.contract, config.px, rng, keep)
+        )
         mask = bags.mask
         images = torch.zeros(*mask.shape, model.dim)
         images[mask] = encoded
@@ -213,5 +224,8 @@ def unify_records(
     train_mode(model)
     history = train(folder, "unification", model, parameter_groups(model), schedule, losses)
     save_weights(model, folder / "weights.pt")
-    return {"last_loss": float(np.mean(history[-20:])),
-            "attention_scale": model.unify.log_scale.exp().item(), "gate": model.unify.gate.item()}
+    return {
+        "last_loss": float(np.mean(history[-20:])),
+        "attention_scale": model.unify.log_scale.exp().item(),
+        "gate": model.unify.gate.item(),
+    }

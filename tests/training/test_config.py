@@ -14,16 +14,27 @@ CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 def test_every_shipped_recipe_loads_and_opens_with_its_command(path: Path) -> None:
     assert load(path).name == path.stem
     assert path.read_text("utf-8").startswith("# ")
-    assert "python -m training" in path.read_text("utf-8") or "make train" in path.read_text("utf-8")
+    assert "python -m training" in path.read_text("utf-8") or "make train" in path.read_text(
+        "utf-8"
+    )
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     text = (CONFIGS / "smoke.toml").read_text("utf-8")
-    text = text.replace("seed = 1", 'seed = "one"').replace("tau = 0.15", "tua = 0.15").replace('"pooled"', '"all"')
+    text = (
+        text.replace("seed = 1", 'seed = "one"')
+        .replace("tau = 0.15", "tua = 0.15")
+        .replace('"pooled"', '"all"')
+    )
     (tmp_path / "bad.toml").write_text(text, "utf-8")
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "bad.toml")
-    for part in ("seed: expected int", "attunement.tua: unknown", "attunement.tau: missing", "cleansing.selection"):
+    for part in (
+        "seed: expected int",
+        "attunement.tua: unknown",
+        "attunement.tau: missing",
+        "cleansing.selection",
+    ):
         assert part in str(caught.value)
 
 

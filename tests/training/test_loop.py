@@ -17,10 +17,14 @@ class _Stop(Exception):
 
 def _model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1))
+    return torch.nn.Sequential(
+        torch.nn.Linear(6, 16), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1)
+    )
 
 
-def _run(folder: Path, model: torch.nn.Module, stop_at: int | None = None, every: float = 0.0) -> list[float]:
+def _run(
+    folder: Path, model: torch.nn.Module, stop_at: int | None = None, every: float = 0.0
+) -> list[float]:
     def losses(step: int, rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
         if step == stop_at:
             raise _Stop
@@ -32,7 +36,9 @@ def _run(folder: Path, model: torch.nn.Module, stop_at: int | None = None, every
 
 
 @pytest.mark.parametrize("stop_at", [1, 11, 29])
-def test_stopped_and_resumed_gives_the_losses_of_an_uninterrupted_run(tmp_path: Path, stop_at: int) -> None:
+def test_stopped_and_resumed_gives_the_losses_of_an_uninterrupted_run(
+    tmp_path: Path, stop_at: int
+) -> None:
     whole = _run(tmp_path / "whole", _model())
     with pytest.raises(_Stop):
         _run(tmp_path / "cut", _model(), stop_at)
@@ -56,7 +62,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = _model()
     with pytest.raises(FloatingPointError, match="step 0"):
         train(
-            tmp_path, "fit", model, [{"params": model.parameters()}], Schedule(2, 1e-3, 1, 60.0),
+            tmp_path,
+            "fit",
+            model,
+            [{"params": model.parameters()}],
+            Schedule(2, 1e-3, 1, 60.0),
             lambda _s, _r: {"bad_loss": model(torch.zeros(1, 6)).sum() * float("nan")},
         )
 
@@ -64,7 +74,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_only_names_ending_in_loss_are_trained_on(tmp_path: Path) -> None:
     model = _model()
     history = train(
-        tmp_path, "fit", model, [{"params": model.parameters()}], Schedule(1, 1e-3, 1, 60.0),
-        lambda _s, _r: {"a_loss": model(torch.ones(1, 6)).sum() * 0 + 2.0, "watched": torch.tensor(9.0)},
+        tmp_path,
+        "fit",
+        model,
+        [{"params": model.parameters()}],
+        Schedule(1, 1e-3, 1, 60.0),
+        lambda _s, _r: {
+            "a_loss": model(torch.ones(1, 6)).sum() * 0 + 2.0,
+            "watched": torch.tensor(9.0),
+        },
     )
     assert history == [2.0]

@@ -34,7 +34,9 @@ def _codes(rows: int, seed: int, known: float = 0.7) -> torch.Tensor:
     return torch.from_numpy(np.where(rng.random(values.shape) < known, values, -1))
 
 
-def _naive_contrast(images: list[list[float]], texts: list[list[float]], scale: float, targets: list[list[float]]) -> float:
+def _naive_contrast(
+    images: list[list[float]], texts: list[list[float]], scale: float, targets: list[list[float]]
+) -> float:
     """Mean over rows of -sum_j target_ij log softmax_j(scale <v_i, t_j>)."""
     total = 0.0
     for i, image in enumerate(images):
@@ -47,14 +49,21 @@ def _naive_contrast(images: list[list[float]], texts: list[list[float]], scale: 
 def test_contrastive_loss_equals_its_naive_twin_in_value_and_gradient() -> None:
     images, texts = _unit(5, seed=1).double(), _unit(5, seed=2).double()
     images.requires_grad_()
-    targets = torch.softmax(torch.randn(5, 5, generator=torch.Generator().manual_seed(3)).double(), -1)
-    backward = torch.softmax(torch.randn(5, 5, generator=torch.Generator().manual_seed(4)).double(), -1)
+    targets = torch.softmax(
+        torch.randn(5, 5, generator=torch.Generator().manual_seed(3)).double(), -1
+    )
+    backward = torch.softmax(
+        torch.randn(5, 5, generator=torch.Generator().manual_seed(4)).double(), -1
+    )
     loss = contrastive_loss(images, texts, torch.tensor(7.0), targets, backward)
     loss.backward()
 
     def naive(v: list[list[float]]) -> float:
         t = texts.tolist()
-        return 0.5 * (_naive_contrast(v, t, 7.0, targets.tolist()) + _naive_contrast(t, v, 7.0, backward.tolist()))
+        return 0.5 * (
+            _naive_contrast(v, t, 7.0, targets.tolist())
+            + _naive_contrast(t, v, 7.0, backward.tolist())
+        )
 
     assert loss.item() == pytest.approx(naive(images.tolist()), abs=1e-9)
     for i, j in [(0, 0), (3, 5), (4, 7)]:
@@ -118,8 +127,12 @@ def test_identical_texts_share_mass_even_when_nothing_is_known() -> None:
     assert targets[0, 0].item() > 0.49
 
 
-@pytest.mark.parametrize(("tau", "low", "high"), [(1.0, 25.0, 32.0), (0.15, 1.3, 16.0), (0.02, 1.0, 1.2)])
-def test_effective_targets_show_the_silent_failures_of_temperature(tau: float, low: float, high: float) -> None:
+@pytest.mark.parametrize(
+    ("tau", "low", "high"), [(1.0, 25.0, 32.0), (0.15, 1.3, 16.0), (0.02, 1.0, 1.2)]
+)
+def test_effective_targets_show_the_silent_failures_of_temperature(
+    tau: float, low: float, high: float
+) -> None:
     codes = _codes(32, 4)
     similarity = attribute_similarity(codes, codes, similarity_tables())
     found = effective_targets(soft_targets(similarity, tau, torch.eye(32, dtype=torch.bool)))
@@ -153,7 +166,9 @@ def test_unify_equals_its_naive_twin() -> None:
         weights = [w / sum(weights) for w in weights]
         vector = sum(w * (v @ frames[i].numpy()) for w, i in zip(weights, valid, strict=True))
         vector = vector + gate * np.mean([frames[i].numpy() for i in valid], 0)
-        assert pooled[j].tolist() == pytest.approx((vector / np.linalg.norm(vector)).tolist(), abs=1e-5)
+        assert pooled[j].tolist() == pytest.approx(
+            (vector / np.linalg.norm(vector)).tolist(), abs=1e-5
+        )
         assert attention[j, valid].tolist() == pytest.approx(weights, abs=1e-5)
         assert attention[j, [2, 5]].tolist() == [0.0, 0.0]
 
@@ -174,14 +189,20 @@ def test_unify_does_not_depend_on_frame_order_padding_or_batch() -> None:
 
 
 def test_unify_without_a_valid_frame_gives_zeros_not_nan() -> None:
-    pooled, attention = _trained_unify()(_unit(3), torch.zeros(3, dtype=torch.bool), _unit(2, seed=1))
+    pooled, attention = _trained_unify()(
+        _unit(3), torch.zeros(3, dtype=torch.bool), _unit(2, seed=1)
+    )
     assert pooled.abs().max().item() == 0.0
     assert attention.abs().max().item() == 0.0
 
 
-def _leaky_scores(frames: torch.Tensor, mask: torch.Tensor, texts: torch.Tensor, unify: Unify) -> torch.Tensor:
+def _leaky_scores(
+    frames: torch.Tensor, mask: torch.Tensor, texts: torch.Tensor, unify: Unify
+) -> torch.Tensor:
     """What must not be done: each record's texts attend to its own frames only, then contrast."""
-    own = torch.stack([unify(f, m, t)[0].mean(0) for f, m, t in zip(frames, mask, texts, strict=True)])
+    own = torch.stack(
+        [unify(f, m, t)[0].mean(0) for f, m, t in zip(frames, mask, texts, strict=True)]
+    )
     means = torch.stack([f[m].mean(0) for f, m in zip(frames, mask, strict=True)])
     unit = torch.nn.functional.normalize
     return unit(own, dim=-1) @ unit(means, dim=-1).T
@@ -192,11 +213,19 @@ def _top1_on_noise(leaky: bool, trials: int = 150, records: int = 8, dim: int = 
     unify, hits = Unify(dim), 0
     with torch.no_grad():
         for _ in range(trials):
-            frames = torch.nn.functional.normalize(torch.randn(records, 9, dim, generator=generator), dim=-1)
-            texts = torch.nn.functional.normalize(torch.randn(records, 3, dim, generator=generator), dim=-1)
+            frames = torch.nn.functional.normalize(
+                torch.randn(records, 9, dim, generator=generator), dim=-1
+            )
+            texts = torch.nn.functional.normalize(
+                torch.randn(records, 3, dim, generator=generator), dim=-1
+            )
             mask = torch.ones(records, 9, dtype=torch.bool)
             told = torch.ones(records, 3, dtype=torch.bool)
-            scores = _leaky_scores(frames, mask, texts, unify) if leaky else pairwise_scores(frames, mask, texts, told, unify)
+            scores = (
+                _leaky_scores(frames, mask, texts, unify)
+                if leaky
+                else pairwise_scores(frames, mask, texts, told, unify)
+            )
             hits += int((scores.argmax(1) == torch.arange(records)).sum())
     return hits / (trials * records)
 
@@ -218,5 +247,9 @@ def test_pairwise_scores_ignore_padded_texts_and_equal_single_records() -> None:
     for p in range(3):
         for q in range(2):
             chosen = texts[q][told[q]]
-            pooled, _ = unify(frames[p][mask[p]], torch.ones(int(mask[p].sum()), dtype=torch.bool), chosen)
-            assert scores[p, q].item() == pytest.approx((pooled * chosen).sum(-1).mean().item(), abs=1e-5)
+            pooled, _ = unify(
+                frames[p][mask[p]], torch.ones(int(mask[p].sum()), dtype=torch.bool), chosen
+            )
+            assert scores[p, q].item() == pytest.approx(
+                (pooled * chosen).sum(-1).mean().item(), abs=1e-5
+            )
