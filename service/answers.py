@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.errors import ImageCode
 from model_store.quality import AbstainReason
+from service import examples
 from service.errors import ErrorCode
 
 __all__ = [
@@ -183,12 +184,16 @@ class _Labelled(_Envelope):
 class NamedTaskAnswer(_Labelled):
     """Polyp detection or malignancy."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.NAMED_TASK]})
+
     operating_point: OperatingPointUsed
     patients: Annotated[list[NamedTaskPatient], Field(description="In the caller's order.")]
 
 
 class ZeroShotAnswer(_Labelled):
     """Zero-shot: softmax scores over the asked labels; no probability, no decision."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ZERO_SHOT]})
 
     label_set: Annotated[str | None, Field(description="Name of the set; null for free labels.")]
     calibrated: Literal[False]
@@ -205,6 +210,8 @@ class EmbeddedText(_Answer):
 class Embeddings(_Envelope):
     """Unit embeddings of frames and texts in the joint space."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EMBEDDINGS]})
+
     dimension: int
     patients: list[EmbeddedPatient]
     texts: list[EmbeddedText]
@@ -220,7 +227,7 @@ class ProblemPart(_Answer):
 class Problem(BaseModel):
     """An RFC 9457 problem document; `code` is from a closed table."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.PROBLEM]})
 
     type: Annotated[str, Field(examples=["urn:endo-clip:problem:invalid_request"])]
     title: str

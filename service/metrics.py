@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service import __version__
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+__all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics"]
 
 CLIENT_GONE = "client_gone"
 

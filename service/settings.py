@@ -56,11 +56,11 @@ class Settings(BaseSettings):
         "pixel).",
     )
     max_batch: int = Field(
-        default=8,
+        default=4,
         ge=1,
         le=256,
-        description="Frames a graph run takes at most. More helps a GPU; on a CPU it only makes "
-        "single frames of other callers wait longer.",
+        description="Frames a graph run takes at most. More helps a GPU; on a CPU, where eight "
+        "frames take eight times as long as one, it only makes other callers wait longer.",
     )
     max_body_bytes: int = Field(
         default=256 * _MIB, ge=1024, description="Body of a request, in bytes; held in memory."

@@ -103,9 +103,7 @@ def test_what_is_no_whole_form_is_malformed(data: bytes) -> None:
         read(data)
 
 
-@pytest.mark.parametrize(
-    "kind", ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 999]
-)
+@pytest.mark.parametrize("more", ["", "; boundary=", "; boundary=" + "x" * 999])
 def test_boundary_is_needed_and_bounded(more: str) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield body()

@@ -11,8 +11,18 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel
 
-from service.answers import Devices, Limits, ModelDetail, Models
+from service.answers import (
+    Devices,
+    Embeddings,
+    Limits,
+    ModelDetail,
+    Models,
+    NamedTaskAnswer,
+    Problem,
+    ZeroShotAnswer,
+)
 from tests.service.conftest import BLACK, Running, Serve, image, patient, problem_of
 
 PNG = {"Content-Type": "image/png"}
@@ -199,6 +209,12 @@ def test_every_reference_in_openapi_resolves(client: httpx.Client) -> None:
         node = document
         for step in reference.removeprefix("#/").split("/"):
             node = node[step]
+
+
+@pytest.mark.parametrize("model", [NamedTaskAnswer, ZeroShotAnswer, Embeddings, Problem])
+def test_examples_in_the_documentation_are_valid_answers(model: type[BaseModel]) -> None:
+    (example,) = model.model_json_schema()["examples"]
+    model.model_validate_json(json.dumps(example))
 
 
 def test_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
