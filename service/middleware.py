@@ -104,7 +104,7 @@ class _Exchange:
 
     async def _send_problem(self, error: Exception) -> None:
         status, document, headers = problem(error, self._id)
-        if status >= 500:
+        if status == 500:
             log_failure(error, self._id)
         body = jsonio.write(document)
         raw = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", b"%d" % len(body))]

@@ -1,12 +1,17 @@
 """Every other way a request can go wrong: its code, and that nothing leaks."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from service.errors import STATUS, TABLE, ErrorCode
+from tests import tiny_bundle
 from tests.service.conftest import Running, Serve, image, patient, problem_of
 
 PNG = {"Content-Type": "image/png"}
@@ -146,6 +151,48 @@ def test_unexpected_errors_are_internal_and_say_nothing(serve: Serve, red: bytes
         assert problem["detail"].startswith("The service failed")
         # One request's failure is its own.
         assert up.client.post("/v1/malignancy", content=red, headers=PNG).status_code == 200
+
+
+def fails_without_red() -> bytes:
+    """The tiny image tower, but its numbers are NaN for frames with little red."""
+    model = onnx.load_from_string(tiny_bundle.image_tower())
+    for node in model.graph.node:
+        if list(node.output) == ["embedding"]:
+            node.output[0] = "unit_rows"
+    for name, value in (("first", np.array([0], np.int64)), ("room", np.float32(0.3))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for kind, inputs, output in (
+        ("Gather", ["mean", "first"], "red_over_middle"),
+        ("Add", ["red_over_middle", "room"], "shifted"),
+        ("Sqrt", ["shifted"], "root"),
+        ("Div", ["root", "root"], "one_or_nan"),
+        ("Mul", ["unit_rows", "one_or_nan"], "embedding"),
+    ):
+        axis = {"axis": 1} if kind == "Gather" else {}
+        model.graph.node.append(helper.make_node(kind, inputs, [output], **axis))
+    return bytes(model.SerializeToString())
+
+
+def test_graph_that_fails_is_internal_for_its_caller_and_the_worker_goes_on(
+    serve: Serve,
+    tmp_path: Path,
+    red: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tower = fails_without_red()
+    monkeypatch.setattr(tiny_bundle, "image_tower", lambda: tower)
+    bundle = tiny_bundle.build_tiny_bundle(tmp_path / "b")
+    with serve(bundle=bundle) as up:
+        for _ in range(2):
+            document = {"patients": [patient(red, image((40, 60, 180)))]}
+            response = up.client.post("/v1/malignancy", json=document)
+            problem_of(response, 500, "internal")
+            assert "NaN" not in response.text
+            assert up.client.post("/v1/malignancy", content=red, headers=PNG).status_code == 200
+        assert up.client.get("/readyz").status_code == 200
+    # The operator, unlike the caller, is told.
+    assert any("NaN" in record.getMessage() for record in caplog.records)
 
 
 def test_every_code_of_the_table_has_a_status_and_every_error_a_code() -> None:
