@@ -88,7 +88,7 @@ def compose(
 
         def run(name: str, work: Callable[[_Task], _Done], tasks: Sequence[_Task]) -> list[_Done]:
             return list(
-                bar.track(pool.map(work, tasks, chunksize=16), total=len(tasks), description=name)
+                bar.track(pool.map(work, tasks, chunksize=4), total=len(tasks), description=name)
             )
 
         lesions, backgrounds = _pool(images, seed, run)
@@ -96,7 +96,8 @@ def compose(
         jobs = [job for exam in exams for job in exam.spoils]
         jpegs = run("spoiled views", spoiled_view, [(job.jpeg, job.kind, job.seed) for job in jobs])
         _write_spoiled(out, jobs, jpegs)
-        drawn = _phantoms(out, phantom_exams, seed, bar)
+        phantoms = [(out, seed, index) for index in range(phantom_exams)]
+        drawn = run("phantom exams", _phantom, phantoms)
     pooled = _evaluation_views([*lesions, *backgrounds], parts)
     used = {view.view: view for exam in exams for view in exam.used} | {v.view: v for v in pooled}
     for view in used.values():
@@ -203,11 +204,10 @@ def _write_spoiled(out: Path, jobs: Sequence[Any], jpegs: list[bytes]) -> None:
         path.write_bytes(jpeg)
 
 
-def _phantoms(out: Path, count: int, seed: int, bar: Progress) -> list[PhantomExam]:
-    return [
-        draw_exam(out, f"ph{index:05d}", "train", index, np.random.default_rng((seed, 77, index)))
-        for index in bar.track(range(count), description="phantom exams")
-    ]
+def _phantom(task: tuple[Path, int, int]) -> PhantomExam:
+    out, seed, index = task
+    rng = np.random.default_rng((seed, 77, index))
+    return draw_exam(out, f"ph{index:05d}", "train", index, rng)
 
 
 def _evaluation_views(views: list[PoolView], parts: dict[str, str]) -> list[PoolView]:

@@ -15,13 +15,15 @@ from training.sources import Box
 __all__ = ["Measures", "lab", "mean_measures", "measure", "values_of"]
 
 # Square root of box area over view area. Relative to the view: true millimetres are unknown.
-SIZE_CUTS = (0.24, 0.34, 0.46, 0.60)
+SIZE_CUTS = (0.32, 0.48, 0.66, 0.84)
 SIZE_BANDS = ("<=5", "6-9", "10-19", "20-29", ">=30")
 ROUND_BELOW, OVAL_BELOW = 1.18, 1.55
 # CIELAB units; 3.5 is somewhat above a just noticeable difference in textured images.
 COLOUR_JUST = 3.5
-TEXTURE_FINE, TEXTURE_COARSE = 2.0, 3.6
-MARGIN_CONTRAST = 7.5
+# What stands up is nearer the lamp: half of all lesions are 7 L* brighter than their ring.
+LIGHTER = 7.0
+TEXTURE_FINE, TEXTURE_COARSE = 1.5, 2.2
+MARGIN_CONTRAST = 8.5
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,10 @@ def _zones(reach: np.ndarray, calm: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _colour(lightness: float, redness: float) -> str:
     if redness >= COLOUR_JUST:
-        return "dark-red" if lightness < -COLOUR_JUST else "red"
-    if lightness >= COLOUR_JUST and redness < COLOUR_JUST / 2:
+        return "dark-red" if lightness < 0 else "red"
+    if lightness >= LIGHTER and redness < COLOUR_JUST / 2:
         return "pale"
-    if lightness < -2 * COLOUR_JUST:
-        return "dark-red"
-    return "isochromatic"
+    return "dark-red" if lightness < -COLOUR_JUST else "isochromatic"
 
 
 def _texture(fine: float, coarse: float) -> str:

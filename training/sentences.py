@@ -49,8 +49,7 @@ _HISTORY = re.compile(
 )
 _BEFORE = re.compile(
     r"\b(?:no evidence of|no sign(?:s)? of|no features? of|not|no|without(?: any)?|absence of"
-    r"|absent|free (?:of|from)|negative for|neither|nor|never|lack(?:s|ing)?(?: of)?|nil|non"
-    r"|excluded?"
+    r"|absent|free (?:of|from)|negative for|neither|nor|never|lack(?:s|ing)?(?: of)?|nil|excluded?"
     r"|rules? out|ruled out|rather than|cannot see)\b",
     re.IGNORECASE,
 )
@@ -135,6 +134,8 @@ def negated(text: str, start: int, end: int) -> bool:
         start: offset of the first character in question.
         end: offset after the last one.
     """
+    if text[max(0, start - 4) : start].lower() in ("non-", "non "):
+        return True
     for trigger in _BEFORE.finditer(text, 0, start):
         if _NOT_NEGATION.match(text, trigger.start()):
             continue

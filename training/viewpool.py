@@ -44,9 +44,11 @@ BACKGROUNDS = 5
 SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
 """Sets of views per lesion and file: the histology data is small and shown most often."""
 VIEWS_PER_SET = 3
-WIDE_SHARE = 0.35
+WIDE_SHARE = 0.3
 """Share of the sets that show a lesion from further off, as whole frames do."""
-WIDE_SIDES = (150.0, 230.0)
+WIDE_QUANTILE = 0.85
+"""Wide windows take the sizes of the widest background windows: beyond them there is nothing to
+match, and the size would tell lesion from background."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def lesion_views(
         for number in range(SETS[image.source] if image.kind == "frame" else 1):
             side = float(rng.choice(sides)) / scale
             if image.kind == "frame" and rng.random() < WIDE_SHARE:
-                side = float(rng.uniform(*WIDE_SIDES))
+                wide = np.asarray(sides)
+                side = float(rng.choice(wide[wide >= np.quantile(wide, WIDE_QUANTILE)]))
             wanted = [float(v) for v in side * np.exp(rng.uniform(-0.12, 0.12, VIEWS_PER_SET))]
             for window in lesion_windows(image, mask, lesion, rng, wanted):
                 found.append(_view(image, pixels, window, number, scale))
@@ -174,7 +177,7 @@ def match_weights(lesions: list[PoolView], backgrounds: list[PoolView]) -> list[
 
     Odds of a logistic model on the covariates and their squares (weights of the "treated"
     population): drawn by these weights, backgrounds have the covariates of the lesions. Odds
-    are cut at their 97th percentile, so that no single view fills the archive.
+    are cut at their 98.5th percentile, so that no single view fills the archive.
 
     Returns:
         The background views with their weights, mean 1.
@@ -186,7 +189,7 @@ def match_weights(lesions: list[PoolView], backgrounds: list[PoolView]) -> list[
     truth = np.r_[np.ones(len(lesions)), np.zeros(len(backgrounds))]
     model = LogisticRegression(C=0.3, max_iter=2000, class_weight="balanced").fit(rows, truth)
     odds = np.exp(np.clip(model.decision_function(rows[len(lesions) :]), -6, 6))
-    odds = np.minimum(odds, np.quantile(odds, 0.97))
+    odds = np.minimum(odds, np.quantile(odds, 0.985))
     odds /= odds.mean()
     return [replace(view, weight=float(w)) for view, w in zip(backgrounds, odds, strict=True)]
 

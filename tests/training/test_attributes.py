@@ -1,0 +1,354 @@
+"""The rule-based extractor on sentences written by hand."""
+
+import numpy as np
+import pytest
+
+from training.attributes import (
+    ATTRIBUTES,
+    ORDINAL,
+    PARIS_GROUPS,
+    SHAPES,
+    extract,
+    impression,
+    lesion_impressions,
+    polyp_mentioned,
+    strip_impression,
+    strip_pathology,
+)
+from training.report_text import LesionFacts, write_report
+
+
+def _one(text: str) -> dict[str, str]:
+    (finding,) = extract(text)
+    return {name: value.value for name, value in finding.attributes.items()}
+
+
+def test_there_are_nine_attributes_and_every_paris_value_has_a_group() -> None:
+    assert len(ATTRIBUTES) == 9
+    assert set(ATTRIBUTES) >= ORDINAL
+    assert set(PARIS_GROUPS) == set(ATTRIBUTES["paris"])
+
+
+@pytest.mark.parametrize(
+    ("text", "band"),
+    [
+        ("A 4 mm polyp.", "<=5"),
+        ("A 5mm polyp.", "<=5"),
+        ("A 6 mm polyp.", "6-9"),
+        ("A 1.2 cm polyp.", "10-19"),
+        ("A 1,2 cm polyp.", "10-19"),
+        ("A polyp of 8-10 mm.", "10-19"),
+        ("A polyp measuring 12 x 8 mm.", "10-19"),
+        ("A 2 cm polyp.", "20-29"),
+        ("A 2 to 3 cm polyp.", ">=30"),
+        ("A polyp of 35 millimetres.", ">=30"),
+        ("A polyp <5 mm.", "<=5"),
+        ("A polyp less than 1 cm in size.", "6-9"),
+        ("A five mm polyp.", "<=5"),
+        ("A 15-mm polyp.", "10-19"),
+        ("A diminutive sessile polyp.", "<=5"),
+        ("A small, pale polyp.", "6-9"),
+        ("A medium-sized polyp.", "10-19"),
+        ("A large polyp.", "20-29"),
+        ("A very large polyp.", ">=30"),
+        ("A giant polyp.", ">=30"),
+        ("The polyp is quite small.", "6-9"),
+        ("A small 12 mm polyp.", "10-19"),
+    ],
+)
+def test_sizes_are_read_with_their_units(text: str, band: str) -> None:
+    assert _one(text)["size_band"] == band
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A polyp at 25 cm.",
+        "A polyp 15 cm from the anal verge.",
+        "A polyp was removed with a 10 mm snare.",
+        "A polyp. A small amount of stool.",
+    ],
+)
+def test_places_and_tools_are_no_lesion_sizes(text: str) -> None:
+    assert "size_band" not in _one(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A 0-Is polyp.", "Is"),
+        ("A polyp (Is).", "Is"),
+        ("A polyp, Paris Is.", "Is"),
+        ("Polyp, Paris classification 0-IIa.", "IIa"),
+        ("A 0 - Ip polyp.", "Ip"),
+        ("A Isp polyp.", "Isp"),
+        ("A IIb lesion.", "IIb"),
+        ("A 0-IIc lesion.", "IIc"),
+        ("A 0-III lesion.", "III"),
+        ("A 0-IIa+IIc lesion.", "mixed-with-depression"),
+        ("A IIc + IIa lesion.", "mixed-with-depression"),
+        ("A 0-Is+IIa lesion.", "Is"),
+        ("A pedunculated polyp.", "Ip"),
+        ("A semi-pedunculated polyp.", "Isp"),
+        ("A sessile polyp.", "Is"),
+        ("A slightly elevated lesion.", "IIa"),
+        ("A completely flat lesion.", "IIb"),
+        ("A LST-G (homogeneous).", "LST-GH"),
+        ("A granular LST, nodular mixed type.", "LST-GNM"),
+        ("A LST-NG-FE in the caecum.", "LST-NGFE"),
+        ("A non-granular LST, pseudodepressed.", "LST-NGPD"),
+        ("A laterally spreading lesion, granular type, homogeneous.", "LST-GH"),
+    ],
+)
+def test_paris_and_lst_notations(text: str, value: str) -> None:
+    assert _one(text)["paris"] == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Is the polyp large?",
+        "A sessile serrated lesion.",
+        "A polyp, Kudo III.",
+        "A granular LST.",
+        "An ulcerated polyp, Forrest IIa.",
+    ],
+)
+def test_what_only_looks_like_paris_is_not_read(text: str) -> None:
+    assert "paris" not in _one(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("A polyp with a long thin stalk.", "pedicle", "long-thin"),
+        ("A polyp on a short, thick pedicle.", "pedicle", "short-thick"),
+        ("A stalked polyp.", "pedicle", "present-unspecified"),
+        ("A polyp without a stalk.", "pedicle", "none"),
+        ("A polyp, paler than the surrounding mucosa.", "colour", "pale"),
+        ("A whitish polyp.", "colour", "pale"),
+        ("A polyp of the same colour as its surroundings.", "colour", "isochromatic"),
+        ("A polyp of similar color to the mucosa.", "colour", "isochromatic"),
+        ("A reddish polyp.", "colour", "red"),
+        ("An erythematous polyp.", "colour", "red"),
+        ("A dark red polyp.", "colour", "dark-red"),
+        ("A brownish polyp.", "colour", "dark-red"),
+        ("A red polyp with pale patches.", "colour", "mixed"),
+        ("A polyp of variegated colour.", "colour", "mixed"),
+        ("A polyp with a smooth surface.", "surface_texture", "smooth"),
+        ("A finely granular polyp.", "surface_texture", "granular"),
+        ("A multinodular polyp.", "surface_texture", "nodular"),
+        ("A lobulated polyp.", "surface_texture", "lobulated"),
+        ("A cerebriform polyp.", "surface_texture", "lobulated"),
+        ("A polyp with a mucus cap.", "surface_texture", "cloud-like"),
+        ("A polyp, cloud-like surface.", "surface_texture", "cloud-like"),
+        ("A polyp with an irregular surface.", "surface_texture", "irregular"),
+        ("The surface of the polyp is rough.", "surface_texture", "irregular"),
+        ("A polyp with amorphous surface.", "surface_texture", "amorphous"),
+        ("A well-circumscribed polyp.", "margin", "well-defined"),
+        ("A polyp with clear margins.", "margin", "well-defined"),
+        ("A polyp, borders are sharp.", "margin", "well-defined"),
+        ("An ill-defined polyp.", "margin", "indistinct"),
+        ("A polyp, not well defined.", "margin", "indistinct"),
+        ("A polyp that merges gradually into the mucosa.", "margin", "indistinct"),
+        ("A polyp with rolled edges.", "margin", "irregular"),
+        ("A polyp, NICE type 1.", "vessel_pit_pattern", "type-1"),
+        ("A polyp, NICE 2.", "vessel_pit_pattern", "type-2"),
+        ("A polyp, JNET 2A.", "vessel_pit_pattern", "type-2"),
+        ("A polyp, JNET type 2B.", "vessel_pit_pattern", "type-2B"),
+        ("A polyp, JNET 3.", "vessel_pit_pattern", "type-3"),
+        ("A polyp, Kudo II.", "vessel_pit_pattern", "type-1"),
+        ("A polyp, Kudo IIIs.", "vessel_pit_pattern", "type-2"),
+        ("A polyp, Kudo pit pattern type IV.", "vessel_pit_pattern", "type-2"),
+        ("A polyp, Kudo VI.", "vessel_pit_pattern", "type-2B"),
+        ("A polyp, Kudo VN.", "vessel_pit_pattern", "type-3"),
+        ("A polyp, Sano IIIA.", "vessel_pit_pattern", "type-2B"),
+        ("An ulcerated polyp.", "surface_integrity", "ulcerated"),
+        ("A polyp with erosions.", "surface_integrity", "eroded"),
+        ("A friable polyp.", "surface_integrity", "friable"),
+        ("A polyp, bleeding spontaneously.", "surface_integrity", "spontaneous-bleeding"),
+        ("A polyp with intact surface.", "surface_integrity", "intact"),
+        ("A polyp without ulceration.", "surface_integrity", "intact"),
+        ("A polyp with central depression.", "depression_or_deformity", "central-depression"),
+        ("A polyp with converging folds.", "depression_or_deformity", "fold-convergence"),
+        ("A polyp with fold deformity.", "depression_or_deformity", "fold-deformation"),
+        ("The polyp did not lift.", "depression_or_deformity", "non-lifting"),
+        ("A non-lifting polyp.", "depression_or_deformity", "non-lifting"),
+        ("A polyp with no depression.", "depression_or_deformity", "none"),
+        ("A polyp; depression was not seen.", "depression_or_deformity", "none"),
+        ("A polyp with no depression, ulceration or bleeding.", "depression_or_deformity", "none"),
+    ],
+)
+def test_attributes_are_mapped(text: str, name: str, value: str) -> None:
+    assert _one(text)[name] == value
+    assert value in ATTRIBUTES[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A polyp that is not red.", "colour"),
+        ("A polyp seen in white light.", "colour"),
+        ("A polyp covered with brown stool.", "colour"),
+        ("A polyp, not granular.", "surface_texture"),
+        ("A polyp with smooth margins.", "surface_texture"),
+        ("A polyp.", "depression_or_deformity"),
+        ("A LST-NGPD, pseudodepressed.", "depression_or_deformity"),
+    ],
+)
+def test_denied_or_foreign_words_leave_the_attribute_not_mentioned(text: str, name: str) -> None:
+    assert name not in _one(text)
+
+
+def test_a_denial_does_not_reach_past_its_list() -> None:
+    found = _one("A polyp with no depression, clear margins and a red colour.")
+    assert found["depression_or_deformity"] == "none"
+    assert found["margin"] == "well-defined"
+    assert found["colour"] == "red"
+    found = _one("A polyp without ulceration but with a central depression.")
+    assert found["surface_integrity"] == "intact"
+    assert found["depression_or_deformity"] == "central-depression"
+
+
+def test_evidence_is_verbatim() -> None:
+    report = "Findings: In the caecum a 1.2 cm, Dark Red polyp (0-IIa+IIc), JNET 2B."
+    (finding,) = extract(report)
+    evidence = {n: report[slice(*v.span)] for n, v in finding.attributes.items()}
+    assert evidence == {
+        "size_band": "1.2 cm",
+        "colour": "Dark Red",
+        "paris": "0-IIa+IIc",
+        "vessel_pit_pattern": "JNET 2B",
+    }
+    assert finding.context["segment"].value == "caecum"
+    assert finding.context["vessel_pit_original"].value == "JNET 2B"
+    assert finding.context["size_mm"].value == "12"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "A 3 mm pale polyp in the caecum and a 12 mm red polyp in the rectum.",
+        "There is a 3 mm pale polyp. Another polyp of 12 mm is red.",
+        "Polyp 1: 3 mm, pale. Polyp 2: 12 mm, red.",
+        "Findings:\n1. Pale polyp of 3 mm.\n2. Red polyp of 12 mm.",
+        "The first polyp is 3 mm and pale. The second polyp is 12 mm and red.",
+        "Lesion 2 is a red polyp of 12 mm. Lesion 1 is a 3 mm polyp. Lesion 1 is pale.",
+    ],
+)
+def test_each_lesion_becomes_one_finding(report: str) -> None:
+    found = {f.attributes["size_band"].value: f.attributes["colour"].value for f in extract(report)}
+    assert found == {"<=5": "pale", "10-19": "red"}
+
+
+def test_following_sentences_belong_to_the_lesion_before_them() -> None:
+    first, second = extract(
+        "Lesion 1: a small polyp. It has a smooth surface. Good preparation. "
+        "Lesion 2: a large polyp. There is a granular surface."
+    )
+    assert first.attributes["surface_texture"].value == "smooth"
+    assert second.attributes["surface_texture"].value == "granular"
+    assert "preparation" not in first.text
+
+
+@pytest.mark.parametrize(
+    ("report", "mentioned"),
+    [
+        ("A polyp was seen.", True),
+        ("No polyps seen.", False),
+        ("Polyps were not seen.", False),
+        ("No evidence of polyps or other lesions.", False),
+        ("The colon is free of polyps.", False),
+        ("Normal examination without any polyps.", False),
+        ("Indication: polyp surveillance.\nFindings: normal mucosa.", False),
+        ("History of polyps. Normal colon.", False),
+        ("Findings: normal.\nPathology: tubular adenoma.", False),
+        ("No polyps in the rectum. A 4 mm polyp in the caecum.", True),
+    ],
+)
+def test_polyps_are_found_but_not_denied_or_past_ones(report: str, mentioned: bool) -> None:
+    assert polyp_mentioned(report) is mentioned
+    assert bool(extract(report)) is mentioned
+
+
+@pytest.mark.parametrize(
+    ("report", "value"),
+    [
+        ("A polyp. Appearance favours an adenomatous, neoplastic lesion.", "neoplastic"),
+        ("Impression: adenoma.", "neoplastic"),
+        ("Lesion 1 looks hyperplastic.", "non-neoplastic"),
+        ("The polyp is unlikely to be neoplastic.", "non-neoplastic"),
+        ("Impression: no features of neoplasia.", "non-neoplastic"),
+        ("Polyp 1 appears benign. Polyp 2 is suspicious for cancer.", "neoplastic"),
+        ("Impression: non-neoplastic polyp.", "non-neoplastic"),
+        ("Impression: colonic polyp.", None),
+        ("Findings: polyp.\nPathology: tubular adenoma.", None),
+        ("Histology shows a hyperplastic polyp.", None),
+        ("Indication: previous adenoma.", None),
+    ],
+)
+def test_opinions_are_the_endoscopists_never_the_pathologists(report: str, value) -> None:
+    assert impression(report) == value
+
+
+def test_opinions_are_tied_to_their_lesions() -> None:
+    report = (
+        "Findings: Lesion 1: a red polyp. Lesion 2: a pale polyp.\nImpression: Lesion 2 looks "
+        "hyperplastic. Lesion 1: adenomatous appearance.\nHistology: Lesion 2 tubular adenoma."
+    )
+    first, second = extract(report)
+    assert (first.impression, second.impression) == ("neoplastic", "non-neoplastic")
+    assert second.impression_text == "Lesion 2 looks hyperplastic."
+    assert set(lesion_impressions(report)) == {1, 2}
+
+
+def test_pathology_and_opinions_can_be_stripped_without_a_trace() -> None:
+    report = (
+        "Findings: a red polyp. It looks adenomatous. Biopsies show carcinoma.\n"
+        "Impression: neoplastic polyp.\nPathology: tubular adenoma, low grade dysplasia."
+    )
+    bare = strip_impression(strip_pathology(report))
+    assert bare == "Findings: a red polyp."
+
+
+def test_every_composed_report_is_read_back_exactly() -> None:
+    rng = np.random.default_rng(5)
+    values = {name: ATTRIBUTES[name] for name in ("size_band", "surface_texture")}
+    values |= {
+        "colour": ATTRIBUTES["colour"][:4],
+        "margin": ATTRIBUTES["margin"][:2],
+        "shape": SHAPES,
+    }
+    values["surface_texture"] = ("smooth", "granular", "nodular", "lobulated", "irregular")
+    kinds = ("neoplastic", "non-neoplastic", None)
+    for _ in range(400):
+        facts = [
+            LesionFacts(
+                {k: str(rng.choice(v)) for k, v in values.items()}, kinds[int(rng.integers(3))]
+            )
+            for _ in range(int(rng.integers(0, 5)))
+        ]
+        report = write_report(facts, rng)
+        found = extract(report.text)
+        assert polyp_mentioned(report.text) is bool(facts)
+        assert len(found) == len(facts), report.text
+        for finding, told, opinion, fact in zip(
+            found, report.told, report.opinions, facts, strict=True
+        ):
+            have = {k: v.value for k, v in (finding.attributes | finding.context).items()}
+            assert have == dict(told), report.text
+            assert finding.impression == (fact.histology if opinion else None), report.text
+        bare = strip_impression(strip_pathology(report.text)).lower()
+        assert not any(
+            word in bare
+            for word in (
+                "adenom",
+                "neoplas",
+                "hyperplas",
+                "dysplas",
+                "benign",
+                "patholog",
+                "histolog",
+            )
+        ), report.text
+        assert not any(f" {side} " in f" {bare} " for side in ("left", "right"))
