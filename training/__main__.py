@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     level = logging.DEBUG if args.verbose else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s")
+    for noisy in ("onnx_ir", "onnxscript", "torch.onnx", "torch.export"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return int(args.run(args))
     except EndoClipError as error:
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom = commands.add_parser("phantom", help="draw an archive of phantom exams")
     phantom.add_argument("--out", type=Path, required=True, help="new folder for the archive")
     phantom.add_argument(
-        "--exams", type=int, default=24, help="exams to draw, at least 16 (default 24)"
+        "--exams", type=int, default=40, help="exams to draw, at least 16 (default 40)"
     )
     phantom.add_argument("--seed", type=int, default=1)
     phantom.set_defaults(run=_phantom)
@@ -131,7 +133,7 @@ def _archive(data: Path | None, out: Path, seed: int) -> Path:
     if data is None:
         from training.phantom import compose_phantom
 
-        compose_phantom(archive, 24, seed)
+        compose_phantom(archive, 40, seed)
     else:
         from training.compose import compose
 

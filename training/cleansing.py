@@ -164,14 +164,16 @@ def score_frames(
 ) -> npt.NDArray[np.float64]:
     """Probability of the positive sentence per frame: (n,) in 0-1."""
     model.eval()
-    found = []
+    distinct = list(dict.fromkeys(paths))
+    found: dict[Path, float] = {}
     with torch.inference_mode():
         captions = model.encode_ids(ids)
-        for start in track(range(0, len(paths), 64), description="scoring"):
-            pixels = plain(store.get(paths[start : start + 64]), store.contract, px)
-            logits = model.logit_scale * model.encode_images(pixels) @ captions.T
-            found.append(torch.softmax(logits, -1)[:, 0].double().numpy())
-    return np.concatenate(found) if found else np.zeros(0)
+        for start in track(range(0, len(distinct), 64), description="scoring"):
+            part = distinct[start : start + 64]
+            images = model.encode_images(plain(store.get(part), store.contract, px))
+            p = torch.softmax(model.logit_scale * images @ captions.T, -1)[:, 0].double()
+            found |= dict(zip(part, p.tolist(), strict=True))
+    return np.array([found[path] for path in paths])
 
 
 def _round(

@@ -157,6 +157,8 @@ class EndoClip(nn.Module):
         self.unify = Unify(dim)
         self.dim = dim
         self._trim = quick_text
+        self._sentences: dict[bytes, Tensor] = {}
+        self.text_is_frozen = False
 
     @property
     def logit_scale(self) -> Tensor:
@@ -169,9 +171,27 @@ class EndoClip(nn.Module):
 
     def encode_ids(self, ids: Tensor) -> Tensor:
         """(m, t) token ids -> (m, d) unit rows; BERT's padding columns are cut."""
+        if self.text_is_frozen:
+            rows = torch.stack([self._sentence(row) for row in ids])
+            return F.normalize(self.clip.text.proj(rows), dim=-1)
         if self._trim:
             ids = ids[:, : int((ids != 0).sum(1).max())]
         return F.normalize(self.clip.text(ids), dim=-1)
+
+    def _sentence(self, ids: Tensor) -> Tensor:
+        """Pooled features (w,) of one sentence of a frozen transformer, computed once.
+
+        Alone and unpadded: in a batch they would differ by 1e-8 with its company, and a resumed
+        run would no longer repeat an uninterrupted one.
+        """
+        key = ids.numpy().tobytes()
+        if key not in self._sentences:
+            row = ids[ids != 0][None]
+            mask = torch.ones_like(row)
+            with torch.no_grad():
+                out = self.clip.text.transformer(input_ids=row, attention_mask=mask)
+                self._sentences[key] = self.clip.text.pooler(out, mask)[0]
+        return self._sentences[key]
 
 
 class ImageTower(nn.Module):
@@ -282,7 +302,8 @@ def freeze(model: EndoClip, blocks: int, text_layers: int) -> None:
     Args:
         model: Changed in place.
         blocks: Leading trunk blocks frozen with the stem; 0 freezes nothing.
-        text_layers: Leading Hugging Face layers frozen with the embeddings; 0 freezes nothing.
+        text_layers: Leading Hugging Face layers frozen with the embeddings; 0 freezes nothing, all
+            of them freezes the transformer, whose sentence features are then computed once.
     """
     frozen: list[nn.Module] = []
     trunk = getattr(model.clip.visual, "trunk", None)
@@ -291,6 +312,7 @@ def freeze(model: EndoClip, blocks: int, text_layers: int) -> None:
     transformer = getattr(model.clip.text, "transformer", None)
     if text_layers and hasattr(transformer, "embeddings"):
         frozen += [transformer.embeddings, *transformer.encoder.layer[:text_layers]]
+        model.text_is_frozen = text_layers >= len(transformer.encoder.layer)
     for module in frozen:
         module.requires_grad_(False)
 
@@ -305,6 +327,8 @@ def train_mode(model: EndoClip) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    if model.text_is_frozen:
+        model.clip.text.transformer.eval()
 
 
 def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
