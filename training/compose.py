@@ -6,7 +6,7 @@ Source groups are split first; an exam is made inside one part and from one sour
 neither cleansing nor the contrast between exams can be solved by telling cameras apart.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -63,7 +63,7 @@ def compose(
         workers: processes.
         scale: factor on the number of exams.
         phantom_exams: drawn exams added to train.
-        limit: use only about this many frames of each source (tests).
+        limit: use at most this many groups of each source and part (tests).
 
     Returns:
         Digest of the patients' split.
@@ -101,7 +101,7 @@ def compose(
     pooled = _evaluation_views([*lesions, *backgrounds], parts)
     used = {view.view: view for exam in exams for view in exam.used} | {v.view: v for v in pooled}
     for view in used.values():
-        path = out / "frames" / view.view[-3:-2] / f"{view.view}.jpg"
+        path = out / view.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(view.jpeg)
     rows = [view_row(view, parts[view.group]) for view in pooled]
@@ -126,18 +126,20 @@ def _finish(
 def _limited(
     images: list[SourceImage], parts: dict[str, str], limit: int | None
 ) -> list[SourceImage]:
-    """Keep the first groups of each source and part, for quick tests."""
+    """Keep the first groups of each source and part and few frames of each, for quick tests."""
     if limit is None:
         return images
     kept: dict[tuple[str, str], list[str]] = defaultdict(list)
+    frames: Counter[str] = Counter()
+    chosen = []
     for image in images:
-        groups = kept[(image.source, parts[image.group])]
-        if image.group not in groups and len(groups) < max(
-            6, limit * FRACTIONS[parts[image.group]]
-        ):
+        groups = kept[image.source, parts[image.group]]
+        if image.group not in groups and len(groups) < limit:
             groups.append(image.group)
-    allowed = {group for groups in kept.values() for group in groups}
-    return [image for image in images if image.group in allowed]
+        if image.group in groups and (image.kind == "crop" or frames[image.group] < 3):
+            frames[image.group] += image.kind == "frame"
+            chosen.append(image)
+    return chosen
 
 
 def _pool(

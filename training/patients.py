@@ -23,6 +23,7 @@ MIXED_SHARE = 0.5
 """Share of positives with two or more lesions that also hold a non-neoplastic one (>= 0.4)."""
 LESIONS_P = (0.4, 0.3, 0.2, 0.1)
 BACKGROUNDS = (10, 40)
+TRIES = 40
 KNOWN = ("neoplastic", "non-neoplastic")
 
 
@@ -116,31 +117,46 @@ class _Pool:
                 group.setdefault(row["lesion_id"], []).append(row)
         # A stratum without one of the two kinds would give the answer away by itself.
         self.strata = [key for key, found in self.lesions.items() if set(found) == set(KNOWN)]
-        if not self.strata or len(self.background) < BACKGROUNDS[1]:
+        if not self.strata or len(self.background) < BACKGROUNDS[0]:
             raise ArchiveRefused(
-                f"part {part}: expected lesions of both kinds in one frame size "
-                f"and {BACKGROUNDS[1]} background views, found "
-                f"{len(self.strata)} such sizes and {len(self.background)}"
+                f"part {part}: expected lesions of both kinds in one frame size and at least "
+                f"{BACKGROUNDS[0]} background views, found {len(self.strata)} such sizes and "
+                f"{len(self.background)} views"
             )
         size = [min(len(self.lesions[key][kind]) for kind in KNOWN) for key in self.strata]
         self.share = np.array(size) / sum(size)
 
     def pair(self, rng: np.random.Generator, seed: int, number: int) -> list[Patient]:
-        """Draw one plan and fill it twice."""
-        count = int(rng.choice((1, 2, 3, 4), p=LESIONS_P))
-        strata = [self.strata[int(i)] for i in rng.choice(len(self.strata), count, p=self.share)]
-        views = [int(v) for v in rng.integers(1, 4, count)]
-        backgrounds = int(rng.integers(BACKGROUNDS[0], BACKGROUNDS[1] + 1))
-        found = []
-        for positive in (True, False):
-            kinds = _kinds(rng, count) if positive else [KNOWN[1]] * count
-            filled = self._fill(rng, strata, kinds, views)
-            if filled is None:
-                # A small part cannot give distinct groups to every plan: draw another plan.
-                return self.pair(rng, seed, number)
-            name = f"s{seed}p{number:03d}{'+' if positive else '-'}"
-            found.append(self._patient(rng, name, seed, number, positive, filled, backgrounds))
-        return found
+        """Draw one plan and fill it twice.
+
+        A small part cannot give distinct groups to every plan. Another plan is drawn then, and
+        in the end one with a single lesion and a single view, which can always be filled.
+        """
+        for attempt in range(TRIES + 1):
+            last = attempt == TRIES
+            count = 1 if last else int(rng.choice((1, 2, 3, 4), p=LESIONS_P))
+            chosen = rng.choice(len(self.strata), count, p=self.share)
+            strata = [self.strata[int(i)] for i in chosen]
+            views = [1 if last else int(v) for v in rng.integers(1, 4, count)]
+            most = min(BACKGROUNDS[1], len(self.background))
+            backgrounds = int(rng.integers(BACKGROUNDS[0], most + 1))
+            kinds = {True: _kinds(rng, count), False: [KNOWN[1]] * count}
+            filled = {kind: self._fill(rng, strata, kinds[kind], views) for kind in kinds}
+            if all(filled.values()):
+                break
+        return [
+            self._patient(
+                rng,
+                f"s{seed}p{number:03d}{'+' if positive else '-'}",
+                seed,
+                number,
+                positive,
+                found,
+                backgrounds,
+            )
+            for positive, found in filled.items()
+            if found is not None
+        ]
 
     def _fill(
         self,

@@ -1,6 +1,6 @@
 """Probes for shortcuts: what can be told without looking at what the model should look at.
 
-    python -m training probes --archive runs/archive --data ../shared/data/colonoscopy/dev
+    python -m training probe --archive runs/archive --data ../shared/data/colonoscopy/dev
 
 Every figure is an AUROC from models that never saw the tested source groups.
 """
@@ -31,6 +31,7 @@ __all__ = [
     "SourceProbe",
     "counts_probe",
     "no_pixel_baseline",
+    "report_probes",
     "run_probes",
     "shortcut_probe",
     "source_probe",
@@ -129,9 +130,35 @@ def run_probes(archive: Path, data: Path | None = None) -> ProbeReport:
     )
 
 
+def report_probes(archive: Path, data: Path | None = None) -> str:
+    """Run every probe, write ``probes.json`` into the archive and return the figures as text."""
+    report = run_probes(archive, data)
+    write_report(report, archive / "probes.json")
+    shortcut, source = report.shortcut, report.source
+    lines = [
+        f"shortcut, lesion vs background: {shortcut.auroc:.3f} of at most {SHORTCUT_LIMIT:.2f}"
+        f" ({shortcut.frames} frames)",
+        *(f"  {name} alone: {value:.3f}" for name, value in shortcut.single.items()),
+        *(f"  within {name}: {value:.3f}" for name, value in shortcut.by_source.items()),
+        f"source from the report: {source.full:.3f}; without opinions: {source.findings:.3f}"
+        f" ({source.records} reports)",
+        *(
+            f"counts only, patients of {part}: {value:.3f} (0.45-0.55)"
+            for part, value in report.counts.items()
+        ),
+        *(
+            f"histology without a pixel, {kind}s: dimensions {base.dimensions:.3f}, area "
+            f"{base.area:.3f}, both {base.both:.3f}, area within dimensions {base.within:.3f}"
+            f" ({base.items} items)"
+            for kind, base in report.no_pixel.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def write_report(report: ProbeReport, path: Path) -> None:
     """Write the figures as JSON."""
-    path.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_plain(asdict(report)), indent=1) + "\n", encoding="utf-8")
 
 
 def shortcut_probe(archive: Path, most: int = 8000) -> ShortcutProbe:
@@ -145,12 +172,16 @@ def shortcut_probe(archive: Path, most: int = 8000) -> ShortcutProbe:
         frame
         for truth in read_truth(archive).values()
         for frame in truth["frames"]
-        if frame["kind"] != "non_informative" and frame["source"] != "phantom"
+        if frame["kind"] != "non_informative"
     ]
+    # Drawn frames have a geometry of their own; they count only where there is nothing else.
+    rows = [row for row in rows if row["source"] != "phantom"] or rows
     rows = rows[:: max(1, len(rows) // most)]
     table = np.array(
         [
-            covariates((archive / row["file"]).read_bytes(), row["side"], row["aspect"])
+            covariates(
+                (archive / row["file"]).read_bytes(), row.get("side", 256), row.get("aspect", 1.0)
+            )
             for row in rows
         ]
     )
@@ -248,6 +279,13 @@ def stratified_auroc(truth: np.ndarray, scores: np.ndarray, strata: np.ndarray) 
             total += pairs * float(roc_auc_score(truth[here], scores[here]))
             weight += pairs
     return total / weight if weight else float("nan")
+
+
+def _plain(value: Any) -> Any:
+    """Turn figures that could not be measured (NaN) into null, which JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _grouped_auroc(table: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> float:

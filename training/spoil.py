@@ -56,7 +56,8 @@ def bubbles(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     veil = rng.uniform(0.12, 0.35)
     tint = np.array(rng.uniform((205, 195, 150), (245, 240, 225)), dtype=np.float32)
     opacity = np.clip(veil + foam, 0.0, 0.95)[..., None]
-    return _image(pixels * (1.0 - opacity) + tint * opacity)
+    foamy = _image(pixels * (1.0 - opacity) + tint * opacity)
+    return foamy.filter(ImageFilter.GaussianBlur(0.006 * side))
 
 
 SPOILS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {

@@ -44,8 +44,9 @@ BACKGROUNDS = 5
 SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
 """Sets of views per lesion and file: the histology data is small and shown most often."""
 VIEWS_PER_SET = 3
-WIDE_SHARE = 0.3
-"""Share of the sets that show a lesion from further off, as whole frames do."""
+WIDE_SHARE = {"bkai": 0.15, "kvasir": 0.0, "cvc": 0.3}
+"""Share of the sets that show a lesion from further off, as whole frames do. Kvasir-SEG's large
+lesions need wide windows anyway, more than its backgrounds can match."""
 WIDE_QUANTILE = 0.85
 """Wide windows take the sizes of the widest background windows: beyond them there is nothing to
 match, and the size would tell lesion from background."""
@@ -91,6 +92,11 @@ class PoolView:
     frame_share: float = 0.0
     weight: float = 1.0
 
+    @property
+    def file(self) -> str:
+        """Path inside an archive; folders keep to some hundred files each."""
+        return f"frames/{zlib.crc32(self.view.encode()) % 64:02x}/{self.view}.jpg"
+
 
 def background_views(task: tuple[SourceImage, SourceImage | None, int]) -> list[PoolView]:
     """Cut the background views of one file.
@@ -129,16 +135,19 @@ def lesion_views(
     pixels = Image.open(image.path).convert("RGB")
     mask = _field(image, parent, np.asarray(pixels))
     scale = _zoom(image, parent)
-    found = []
+    found: list[PoolView] = []
+    seen: set[tuple[tuple[int, ...], int]] = set()
     for lesion in _shown(image):
         for number in range(SETS[image.source] if image.kind == "frame" else 1):
             side = float(rng.choice(sides)) / scale
-            if image.kind == "frame" and rng.random() < WIDE_SHARE:
+            if image.kind == "frame" and rng.random() < WIDE_SHARE[image.source]:
                 wide = np.asarray(sides)
                 side = float(rng.choice(wide[wide >= np.quantile(wide, WIDE_QUANTILE)]))
             wanted = [float(v) for v in side * np.exp(rng.uniform(-0.12, 0.12, VIEWS_PER_SET))]
             for window in lesion_windows(image, mask, lesion, rng, wanted):
-                found.append(_view(image, pixels, window, number, scale))
+                if (window.box, lesion) not in seen:
+                    found.append(_view(image, pixels, window, number, scale))
+                seen.add((window.box, lesion))
     return found
 
 
@@ -218,7 +227,7 @@ def _view(
         frame_share = (x1 - x0) * (y1 - y0) * scale**2 / (384 * 300)
     histology = image.histology if image.histology != "mixed" else ""
     return PoolView(
-        f"{name}_{'b' if lesion is None else 'l'}",
+        f"{name}_{'b' if window.lesion is None else f'l{window.lesion}'}",
         jpeg,
         image.name,
         image.source,

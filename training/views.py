@@ -78,17 +78,20 @@ def field_of_view(image: SourceImage, pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
     if image.kind == "crop":
         return np.ones((height, width), dtype=bool)
-    bright = ndimage.uniform_filter(pixels.max(axis=2).astype(np.float32), 5) > 48
-    labels, count = ndimage.label(ndimage.binary_opening(bright, iterations=3))
+    # Half of each axis is enough for borders, and four times as fast.
+    small = pixels[::2, ::2].max(axis=2).astype(np.float32)
+    bright = ndimage.binary_opening(ndimage.uniform_filter(small, 3) > 48, iterations=2)
+    labels, count = ndimage.label(bright)
     if count == 0:
         return np.zeros((height, width), dtype=bool)
     largest = np.bincount(labels.ravel())[1:].argmax() + 1
-    field = _between(labels == largest) & _between((labels == largest).T).T
+    half = _between(labels == largest) & _between((labels == largest).T).T
+    half = ndimage.binary_erosion(half, iterations=2, border_value=1)
+    field = half.repeat(2, axis=0).repeat(2, axis=1)[:height, :width].copy()
     for x0, y0, x1, y1 in _text_places(image):
         field[int(y0 * height) : int(y1 * height), int(x0 * width) : int(x1 * width)] = False
-    inner = ndimage.binary_erosion(field, iterations=4, border_value=1)
-    inner[:3], inner[-3:], inner[:, :3], inner[:, -3:] = False, False, False, False
-    return np.asarray(inner)
+    field[:3], field[-3:], field[:, :3], field[:, -3:] = False, False, False, False
+    return field
 
 
 def background_windows(
@@ -102,6 +105,7 @@ def background_windows(
     boxes = _candidates(field, rng, 1500)
     for lesion in image.boxes:
         boxes = boxes[~_touch(boxes, _dilated(lesion))]
+    boxes = np.unique(boxes, axis=0)
     if len(boxes) == 0:
         return []
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).astype(np.float64)

@@ -181,7 +181,7 @@ class Weaver:
         names = list(groups)
         pool = [view for group in chosen for view in groups[group]]
         for index in order:
-            if len(pool) >= 2 * need:
+            if len(pool) >= 3 * need:
                 break
             if names[index] not in chosen:
                 pool += groups[names[index]]
@@ -222,7 +222,7 @@ def view_row(view: PoolView, part: str) -> dict[str, Any]:
     measures: Measures | None = view.measures
     return {
         "view": view.view,
-        "file": f"frames/{view.view[-3:-2]}/{view.view}.jpg",
+        "file": view.file,
         "kind": "background" if view.lesion is None else "lesion",
         "part": part,
         "source": view.source,
