@@ -1,5 +1,6 @@
 """Weave one exam: choose lesions and backgrounds of one part, write report and truth."""
 
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -164,7 +165,8 @@ class Weaver:
 
     def _views(self, source: str, key: str) -> list[PoolView]:
         sets = self._sets[source][key]
-        number = sorted(sets)[self._uses[key] % len(sets)]
+        # Most lesions are used once or twice: each starts at another set, so that all sets serve.
+        number = sorted(sets)[(self._uses[key] + zlib.crc32(key.encode())) % len(sets)]
         self._uses[key] += 1
         views = sets[number]
         return [views[i] for i in self._rng.permutation(len(views))]

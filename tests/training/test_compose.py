@@ -108,6 +108,13 @@ def test_each_lesion_has_one_to_three_views_and_no_view_comes_twice_in_an_exam(
 
 
 @needs_data
+def test_matched_crops_serve_both_kinds(truth: dict[str, Any]) -> None:
+    frames = [f for exam in truth.values() for f in exam["frames"] if f["source"] == "bkai"]
+    for kind, mark in (("lesion", "_p_"), ("background", "_n_")):
+        assert np.mean([mark in f["view"] for f in frames if f["kind"] == kind]) > 0.03
+
+
+@needs_data
 def test_every_stored_frame_is_a_square_of_one_size_and_treatment(archive: Archive) -> None:
     tables = set()
     for record in archive.records[::4]:
