@@ -75,12 +75,14 @@ class Finding:
 
 
 _NOUN = re.compile(rf"\b{LESION}\b", re.IGNORECASE)
+# A sentence that opens like this speaks of another lesion than the one before it.
+_SIZE = r"[<>~]?\s?\d+(?:\.\d+)?(?:\s?-\s?\d+(?:\.\d+)?)?\s?(?:mm|cm)"
 _NEW = re.compile(
-    rf"^(?:(?:there|here)\s+(?:is|was|are|were)\s+|we (?:saw|found|noted)\s+|(?:in|at"
-    rf"|within)\s+the\s+[\w ]"
-    rf"{{3,30}},?\s+)?(?:also\s+)?(?:an?|another|one further|one|further|additional|a further"
-    rf"|\d+(?:\.\d+)?)\b"
-    rf"(?:[ -](?![^.]{{0,5}}\bof the (?:polyp|lesion))[\w.,/+-]+){{0,12}}?[ -]{LESION}\b",
+    r"^(?:there\s+(?:is|was|are|were)\s+|we (?:saw|found|noted)\s+|[A-Za-z -]{3,30}:\s*"
+    r"|(?:in|at|within)\s+(?:the\s+)?[\w ]{3,30}?,?\s+)?(?:also\s+)?"
+    rf"(?:(?:an?|another|one further|one|further|additional|a further|\d+)\b|{_SIZE})"
+    r"(?:[ -](?![^.]{0,5}\bof the (?:polyp|lesion))[\w.,/+-]+){0,12}?[ -]"
+    rf"{LESION}\b",
     re.IGNORECASE,
 )
 _SPLIT = re.compile(

@@ -29,7 +29,9 @@ _SIZE = re.compile(
     rf"(?P<sign>[<>≤≥]=?\s*|(?:less|smaller) than\s+|(?:over|more than|greater than"
     rf"|larger than)\s+)?"
     rf"(?P<first>\b{_NUMBER})[ -]?(?P<unit1>{_UNIT})?"
-    rf"(?:\s*(?P<join>-|–|to|x|×|by)\s*(?P<second>{_NUMBER})[ -]?(?P<unit2>{_UNIT})?)?"
+    rf"(?:\s*(?P<join>-|–|to|x|×|by)\s*(?P<second>{_NUMBER})"
+    # After "6mm" a further number needs a unit too: "6mm - one taken" is no range.
+    rf"(?(unit1)(?=[ -]?{_UNIT}))[ -]?(?P<unit2>{_UNIT})?)?"
     rf"(?:\s*(?:x|×|by)\s*(?P<third>{_NUMBER})[ -]?(?P<unit3>{_UNIT})?)?(?![\w])",
     re.IGNORECASE,
 )

@@ -210,6 +210,12 @@ def test_a_denial_does_not_reach_past_its_list() -> None:
     assert found["depression_or_deformity"] == "central-depression"
 
 
+def test_a_dash_after_a_size_does_not_make_a_range() -> None:
+    report = "Polyps at the rectosigmoid, largest 6mm - one taken."
+    (finding,) = extract(report)
+    assert report[slice(*finding.attributes["size_band"].span)] == "6mm"
+
+
 def test_evidence_is_verbatim() -> None:
     report = "Findings: In the caecum a 1.2 cm, Dark Red polyp (0-IIa+IIc), JNET 2B."
     (finding,) = extract(report)
@@ -231,6 +237,9 @@ def test_evidence_is_verbatim() -> None:
         "A 3 mm pale polyp in the caecum and a 12 mm red polyp in the rectum.",
         "There is a 3 mm pale polyp. Another polyp of 12 mm is red.",
         "Polyp 1: 3 mm, pale. Polyp 2: 12 mm, red.",
+        "CAECUM: 3mm pale polyp. TRANSVERSE COLON: 12-14 mm red polyp.",
+        "3mm polyp, pale. 12 mm polyp rectum, red.",
+        "In the caecum, 3 mm pale polyp. At the rectum 12mm red polyp.",
         "Findings:\n1. Pale polyp of 3 mm.\n2. Red polyp of 12 mm.",
         "The first polyp is 3 mm and pale. The second polyp is 12 mm and red.",
         "Lesion 2 is a red polyp of 12 mm. Lesion 1 is a 3 mm polyp. Lesion 1 is pale.",
