@@ -205,6 +205,9 @@ def _usable_cores() -> int:
 
 
 def _available(provider: str, allow_fallback: bool) -> str:
+    if provider.startswith("CUDA"):
+        # The `gpu` extra's libraries lie in site-packages, where the loader does not look.
+        ort.preload_dlls()
     known = ort.get_available_providers()
     if provider in known:
         return provider

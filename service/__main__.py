@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -34,7 +35,9 @@ def main() -> int:
         return 2
     _set_up_logging(settings.log_level.upper())
     print(_banner(listener, app.state.engine), flush=True)
-    uvicorn.Server(configure(app)).run(sockets=[listener])
+    # uvicorn stops in order on Ctrl-C and then raises it again, for whoever started it.
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(configure(app)).run(sockets=[listener])
     return 0
 
 

@@ -12,8 +12,8 @@ from model_store.scoring import Calibration
 __all__ = ["model_card"]
 
 DATA = {
-    "composed": """Trained on exams composed of real frames of BKAI-IGH NeoPolyp-Small, Kvasir-SEG
-    and CVC-ClinicDB (at most
+    "composed": """Trained on exams composed of real frames of BKAI-IGH NeoPolyp-Small, Kvasir-SEG and
+CVC-ClinicDB (at most
 10 % drawn phantom frames), with report text generated from measured attributes. No real report
 belongs to these frames.
 
@@ -30,8 +30,7 @@ impression, and impression sentences made of it stood in the training reports. Z
 means: no classifier was trained on labels, and the evaluation prompts share no sentence with
 training text. It does not mean that the distinction was never told.""",
     "phantom": """Trained on drawn frames alone. **The scores mean nothing on real frames**: this
-    bundle exists so that the path
-from records to an answered request can be run without data.""",
+bundle exists so that the path from records to an answered request can be run without data.""",
     "ingested": "Trained on an archive of the operator's own; its licences and consents are the operator's to state.",
 }
 

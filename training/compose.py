@@ -116,9 +116,9 @@ def _finish(
     return write_archive(
         out,
         "composed",
-        [exam.record for exam in [*exams, *drawn]],
+        [*(exam.record for exam in exams), *(exam.record for exam in drawn)],
         split,
-        [exam.truth for exam in [*exams, *drawn]],
+        [*(exam.truth for exam in exams), *(exam.truth for exam in drawn)],
         views,
     )
 
@@ -217,7 +217,8 @@ def _evaluation_views(views: list[PoolView], parts: dict[str, str]) -> list[Pool
 
     Parts other than train, one set of views per lesion and up to three backgrounds per file.
     """
-    kept, taken = [], defaultdict(int)
+    kept: list[PoolView] = []
+    taken: dict[tuple[str, str | None], int] = defaultdict(int)
     for view in views:
         if parts[view.group] == "train" or view.view_set > 0:
             continue

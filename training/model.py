@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ class ModelSpec:
     contract: InputContract
     image_weights: str
     text_source: str
-    tokenizer: str
+    tokenizer: Literal["bert", "clip"]
     context_length: int
 
 
@@ -309,7 +309,7 @@ def freeze(model: EndoClip, blocks: int, text_layers: int) -> None:
     trunk = getattr(model.clip.visual, "trunk", None)
     if blocks and trunk is not None:
         frozen += [trunk.conv_stem, trunk.bn1, *trunk.blocks[:blocks]]
-    transformer = getattr(model.clip.text, "transformer", None)
+    transformer: Any = getattr(model.clip.text, "transformer", None)
     if text_layers and hasattr(transformer, "embeddings"):
         frozen += [transformer.embeddings, *transformer.encoder.layer[:text_layers]]
         model.text_is_frozen = text_layers >= len(transformer.encoder.layer)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -161,7 +161,7 @@ def _files(
                 rows.append(torch.nn.functional.normalize(mean, dim=0))
             classes[label_set.name] = torch.stack(rows).numpy()
     write_class_embeddings(work / "class_embeddings.npz", classes)
-    kind = shop.spec.tokenizer
+    kind: Literal["bert", "clip"] = shop.spec.tokenizer
     source = text_folder(shop.spec) if kind == "bert" else _clip_vocabulary()
     write_tokenizer(kind, source, work / "tokenizer.json")
     text = "text_int8.onnx" if shop.recipe.bundle.text_precision == "int8" else "text_tower.onnx"
@@ -251,7 +251,8 @@ def _calibrations(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[s
                 for m, n in zip(margins["unify"], counts, strict=True)
             ]
         )
-        points = calibrate.operating_points((frame.probability(z), y), (p, y_patient))
+        single = np.asarray(frame.probability(z), np.float64)
+        points = calibrate.operating_points((single, y), (p, y_patient))
         result[task] = Calibration(frame, line, points)
     return result
 

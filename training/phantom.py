@@ -3,7 +3,9 @@
 They serve the tests, a clean clone without data, and a few exams of the default recipe.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,10 @@ def compose_phantom(out: Path, exams: int, seed: int) -> str:
     """
     start_archive(out)
     parts = phantom_parts(exams)
-    drawn = []
-    for index, part in enumerate(parts):
-        rng = np.random.default_rng((seed, index))
-        drawn.append(draw_exam(out, f"ph{index:05d}", part, index, rng))
+    tasks = [(out, part, index, seed) for index, part in enumerate(parts)]
+    # Spawned, not forked: torch's threads may be running where this is called from.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        drawn = list(pool.map(_draw, tasks))
     return write_archive(
         out,
         "phantom",
@@ -87,6 +89,11 @@ def compose_phantom(out: Path, exams: int, seed: int) -> str:
         [exam.truth for exam in drawn],
         [view for exam in drawn for view in exam.views],
     )
+
+
+def _draw(task: tuple[Path, str, int, int]) -> PhantomExam:
+    out, part, index, seed = task
+    return draw_exam(out, f"ph{index:05d}", part, index, np.random.default_rng((seed, index)))
 
 
 def phantom_parts(exams: int) -> list[str]:

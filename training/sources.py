@@ -162,7 +162,7 @@ def crop_window(crop: SourceImage, parent: SourceImage) -> tuple[float, float, f
     match = _PAIR.search(crop.note)
     if match is None:
         raise ArchiveRefused(f"{crop.name}: expected a note that gives the crop's window")
-    x, y, side = (float(v) for v in match.groups()[1:])
+    x, y, side = (float(match[i]) for i in (2, 3, 4))
     scale = _CROP_SCALE.get(crop.source) or _found_scale(crop, parent, (x, y, side))
     return x / scale, y / scale, side / scale
 
@@ -267,7 +267,9 @@ def _deal(groups: list[str], weight: dict[str, int], rng: np.random.Generator) -
 
 
 @lru_cache(maxsize=4)
-def _found_scale(crop: SourceImage, parent: SourceImage, window: Box | tuple[float, ...]) -> float:
+def _found_scale(
+    crop: SourceImage, parent: SourceImage, window: tuple[float, float, float]
+) -> float:
     frame = Image.open(parent.path).convert("L")
     piece = np.asarray(Image.open(crop.path).convert("L").resize((40, 40)), dtype=np.float64)
     piece = (piece - piece.mean()) / max(float(piece.std()), 1e-6)

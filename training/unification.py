@@ -107,7 +107,8 @@ def record_targets(exams: Sequence[Exam], tau: float) -> Tensor:
 
     Two polyp-free records are identical; a record with and one without a lesion share nothing.
     """
-    codes = [torch.tensor([x.codes for x in e.lesions] or [[-1] * len(LEVELS)]) for e in exams]
+    nothing = (-1,) * len(LEVELS)
+    codes = [torch.tensor([x.codes for x in e.lesions] or [nothing]) for e in exams]
     union = unified_codes(codes, LEVELS)
     overlap = union @ union.T
     size = union.sum(-1)

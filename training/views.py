@@ -158,8 +158,8 @@ def lesion_windows(
         pick = int(rng.choice(near))
         windows.append(
             Window(
-                tuple(int(v) for v in boxes[pick]),
-                lesion,  # type: ignore[arg-type]
+                tuple(int(v) for v in boxes[pick]),  # type: ignore[arg-type]
+                lesion,
                 round(float(cover[pick]), 3),
             )
         )
@@ -199,7 +199,7 @@ def _candidates(
     height, width = field.shape
     longest = float(min(height, width))
     shortest = min(MIN_SIDE, 0.8 * longest)
-    aspect = np.exp(rng.uniform(*np.log(ASPECTS), count))
+    aspect = np.exp(rng.uniform(np.log(ASPECTS[0]), np.log(ASPECTS[1]), count))
     if around is None:
         side = rng.uniform(shortest, longest, count)
         wide, high = side * np.sqrt(aspect), side / np.sqrt(aspect)

@@ -203,7 +203,9 @@ class Weaver:
         for _ in range(plan.spoiled_lesion):
             view, index = lesion_views[int(rng.integers(len(lesion_views)))]
             items.append((view, index, True))
-        frames, used, spoils = [], [], []
+        frames: list[dict[str, Any]] = []
+        used: list[PoolView] = []
+        spoils: list[Spoil] = []
         for place in rng.permutation(len(items)):
             view, index, spoiled = items[place]
             kind = str(rng.choice(list(SPOILS))) if spoiled else None

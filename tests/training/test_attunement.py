@@ -1,0 +1,116 @@
+"""Stage 2: what a batch holds, what its targets are; neither uniform nor one-hot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
+
+from training.attunement import Sampler, batch_targets, effective_band  # noqa: E402
+from training.config import load  # noqa: E402
+from training.reading import Exam, read_exams, similarity_tables  # noqa: E402
+from training.records import Record  # noqa: E402
+from training.report_text import LesionFacts, write_report  # noqa: E402
+from training.report_words import ADJECTIVES, CLAUSES  # noqa: E402
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+WORDS = {**ADJECTIVES, **CLAUSES}
+
+
+def _exams(count: int, seed: int = 0) -> list[Exam]:
+    """Exams with the composer's own texts: a third without lesions, a few with two."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for i in range(count):
+        lesions = []
+        for _ in range((0, 1, 1, 1, 2)[i % 5]):
+            values = {name: str(rng.choice(list(words))) for name, words in WORDS.items()}
+            histology = (None, "neoplastic", "neoplastic", "non-neoplastic")[int(rng.integers(4))]
+            lesions.append(LesionFacts(values, histology))
+        text = write_report(lesions, rng).text
+        source = ("bkai", "kvasir")[i % 2]
+        frames = (Path(f"{i}_0.jpg"), Path(f"{i}_1.jpg"))
+        records.append(Record(f"r{i}", f"p{i}", text, frames, (f"{source}_{i}",), "train"))
+    return read_exams(records)
+
+
+@pytest.fixture(scope="module")
+def exams() -> list[Exam]:
+    return _exams(500)
+
+
+def _sampler(exams: list[Exam], *overrides: str) -> Sampler:
+    config = load(CONFIGS / "default.toml", overrides).attunement
+    return Sampler(exams, {e.record_id: list(e.frames) for e in exams if e.positive}, config)
+
+
+def test_the_default_recipe_keeps_two_to_eight_effective_targets(exams: list[Exam]) -> None:
+    _, median, _ = effective_band(_sampler(exams), 20, 1)
+    assert 2.0 <= median <= 8.0
+
+
+@pytest.mark.parametrize(("tau", "low", "high"), [("1.0", 20.0, 32.0), ("0.02", 1.0, 1.99)])
+def test_the_band_test_fails_at_silly_temperatures(
+    exams: list[Exam], tau: str, low: float, high: float
+) -> None:
+    _, median, _ = effective_band(_sampler(exams, f"attunement.tau={tau}"), 5, 1)
+    assert low <= median <= high
+
+
+def test_rows_are_single_lesion_records_and_background_says_no_polyp(exams: list[Exam]) -> None:
+    sampler = _sampler(exams)
+    assert all(len(exam.lesions) == 1 for exam, _, _ in sampler.rows)
+    batch = sampler.draw(np.random.default_rng(1))
+    b, g = sampler.config.batch, sampler.config.background
+    assert len(batch.frames) == b + g
+    assert batch.presence.tolist() == [0] * b + [1] * g
+    assert not batch.keep_size[b:].any()
+
+
+def test_half_of_the_batches_come_from_one_source(exams: list[Exam]) -> None:
+    sampler = _sampler(exams)
+    source = {frame: exam.source for exam in exams for frame in exam.frames}
+    single = 0
+    for i in range(200):
+        batch = sampler.draw(np.random.default_rng(i))
+        single += len({source[f] for f in batch.frames[: sampler.config.batch]}) == 1
+    assert 70 <= single <= 130
+
+
+def test_opinions_are_balanced_with_impressions_and_absent_without(exams: list[Exam]) -> None:
+    told = _sampler(exams).draw(np.random.default_rng(2)).opinions
+    assert abs(int((told == 0).sum()) - int((told == 1).sum())) <= 1
+    withheld = _sampler(exams, "attunement.impression=false").draw(np.random.default_rng(2))
+    assert (withheld.opinions == -1).all()
+    assert not any(withheld.opinion_texts)
+
+
+def test_a_size_that_is_stated_switches_the_scale_augmentation_off(exams: list[Exam]) -> None:
+    batch = _sampler(exams).draw(np.random.default_rng(3))
+    assert batch.keep_size[: len(batch.lesions)].tolist() == [x.states_size for x in batch.lesions]
+    assert batch.keep_size.any()
+    assert not batch.keep_size.all()
+
+
+def test_targets_are_rows_of_mass_one_and_the_plain_arm_is_one_hot(exams: list[Exam]) -> None:
+    sampler = _sampler(exams)
+    targets = batch_targets(
+        sampler.draw(np.random.default_rng(4)), sampler.config, similarity_tables()
+    )
+    assert torch.allclose(targets.sum(-1), torch.ones(len(targets)))
+    plain = _sampler(exams, "attunement.targets=one_hot")
+    batch = plain.draw(np.random.default_rng(4))
+    assert len(batch.texts) == plain.config.batch + plain.config.background
+    assert torch.equal(
+        batch_targets(batch, plain.config, similarity_tables()), torch.eye(len(batch.texts))
+    )
+    assert any(len(exam.lesions) > 1 for exam, _, _ in plain.rows)
+
+
+def test_finding_texts_hold_no_lesion_number_and_no_histology(exams: list[Exam]) -> None:
+    for exam in exams:
+        for lesion in exam.lesions:
+            assert not any(c.isdigit() for c in lesion.text.split(" ", 3)[1:2])
+            for word in ("adenoma", "neoplas", "hyperplas", "dysplas"):
+                assert word not in lesion.text.lower()

@@ -1,0 +1,52 @@
+"""Stage 1: selection, prevalence and the ledger; measured against a naive count."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
+
+from training.cleansing import read_share, select, wilson  # noqa: E402
+from training.config import load  # noqa: E402
+from training.errors import ConfigError  # noqa: E402
+
+CONFIG = load(Path(__file__).parents[2] / "training" / "configs" / "default.toml").cleansing
+
+
+def test_pooled_selection_keeps_the_top_share_of_all_exams_together() -> None:
+    scores = [np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.6, 0.3])]
+    kept = select(scores, [1, 1], 4 / 7, "pooled")
+    assert [k.tolist() for k in kept] == [[True] * 3, [False, False, True, False]]
+
+
+def test_per_exam_selection_keeps_the_same_share_of_each() -> None:
+    scores = [np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.1, 0.2])]
+    kept = select(scores, [1, 1], 0.5, "per_exam")
+    assert [k.tolist() for k in kept] == [[True, True, False, False], [False, True]]
+
+
+@pytest.mark.parametrize("selection", ["pooled", "per_exam"])
+def test_an_exam_never_keeps_fewer_frames_than_its_report_names_lesions(selection: str) -> None:
+    scores = [np.full(10, 0.9), np.array([0.01, 0.03, 0.02, 0.0])]
+    kept = select(scores, [1, 3], 0.2, selection)
+    assert kept[1].tolist() == [True, True, True, False]
+
+
+def test_wilson_interval_equals_the_textbook_value() -> None:
+    low, high = wilson(15, 50)  # Brown, Cai, DasGupta 2001: 0.1910 to 0.4375
+    assert low == pytest.approx(0.1910, abs=5e-4)
+    assert high == pytest.approx(0.4375, abs=5e-4)
+    assert wilson(0, 20)[0] == 0.0
+
+
+def test_share_comes_from_the_labelled_sample_or_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="labelled_sample"):
+        read_share(tmp_path, CONFIG)
+    rows = [json.dumps({"frame": f"frames/{i}.jpg", "lesion": i < 60}) for i in range(300)]
+    (tmp_path / "labelled_sample.jsonl").write_text("\n".join(rows), "utf-8")
+    share = read_share(tmp_path, CONFIG)
+    assert share.value == 0.2
+    assert share.low < 0.2 < share.high
+    assert share.sample == 300
