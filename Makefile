@@ -4,10 +4,12 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-# Empty means the shipped bundle.
-BUNDLE ?=
+# Not `?=`: shells and package managers export HOST, and it would be listened on. The command line still sets them.
+HOST := 127.0.0.1
+PORT := 8000
+# Empty means the shipped bundle, and for DATA the drawn frames.
+BUNDLE :=
+DATA :=
 # Where the three environments stand. Override to keep them elsewhere.
 VENV ?= .venv
 VENV_TEST ?= .venv-test

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -119,6 +121,24 @@ def test_make_targets_that_documents_name_exist():
     commands = "\n".join(blocks("bash"))
     named = set(re.findall(r"^make ([a-z-]+)", commands, flags=re.MULTILINE))
     assert {"serve", "test", "train"} <= named <= targets
+
+
+def made(target: str, *arguments: str, **environment: str) -> str:
+    """What make would run for a target whose environment is already set up."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", *arguments, target],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_make_takes_its_settings_from_the_command_line_and_not_from_the_shell():
+    exported = {"HOST": "evil", "PORT": "1", "BUNDLE": "elsewhere", "DATA": "elsewhere"}
+    serve = made("serve", **exported)
+    assert "ENDOCLIP_HOST=127.0.0.1 ENDOCLIP_PORT=8000 " in serve
+    assert "elsewhere" not in serve + made("train", **exported)
+    assert 'ENDOCLIP_PORT=9001 ENDOCLIP_BUNDLE="b"' in made("serve", "PORT=9001", "BUNDLE=b")
 
 
 def test_documents_hold_no_machine_paths():
