@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import model_store
 from model_store.errors import BundleNotFound
@@ -27,10 +26,13 @@ _DEVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MIB = 1024 * 1024
 
 
-class Settings(BaseSettings):
-    """The service's settings; each description says what raising the value costs."""
+class Settings(BaseModel):
+    """The service's settings; each description says what raising the value costs.
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+    Nothing is read from the environment here; `read_settings` does that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path | None = Field(
         default=None, description="Bundle folder. Unset: the newest one shipped with model_store."
@@ -88,7 +90,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read the settings from the environment.
 
     Args:
-        environment: the process's variables; only those with the prefix are looked at.
+        environment: the process's variables; only those with the prefix are looked at, and an empty
+            one counts as unset.
 
     Returns:
         The settings.

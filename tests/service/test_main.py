@@ -58,6 +58,13 @@ def test_it_says_where_it_listens_answers_and_stops_on_sigterm(bundle: Path) -> 
     assert process.returncode in (0, -signal.SIGTERM)
 
 
+def test_empty_variables_count_as_unset(bundle: Path) -> None:
+    settings = {"bundle": bundle, "port": 0, "host": "", "max_frames": "", "log_level": ""}
+    with subprocess.Popen(**command(**settings)) as process:  # type: ignore[call-overload]
+        assert "listens on http://127.0.0.1:" in process.stdout.readline()
+        process.terminate()
+
+
 def test_missing_bundle_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "expected a bundle folder" in refused(bundle=tmp_path / "nothing")
 

@@ -31,6 +31,13 @@ def test_environment_sets_them_and_an_empty_variable_counts_as_unset(tmp_path: P
     assert settings == Settings(port=9001, bundle=tmp_path, encode_threads=3)
 
 
+def test_only_the_given_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDOCLIP_HOST", "")
+    monkeypatch.setenv("ENDOCLIP_PORT", "1")
+    assert read_settings({"ENDOCLIP_HOST": ""}) == read_settings({}) == Settings()
+    assert (Settings().host, Settings().port) == ("127.0.0.1", 8000)
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
