@@ -1,10 +1,12 @@
 """Starts the service: `python -m service`; settings are `ENDOCLIP_*` environment variables.
 
-One process, one model, threads. Exit code 2 and one line on stderr when it cannot start.
+One process, one model, threads. Exit code 2 and one line on stderr when it cannot start; 0 after a
+stop by SIGTERM or Ctrl-C. A failed self-test does not end it: `/readyz` says why.
 """
 
 import logging
 import os
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -16,6 +18,7 @@ from model_store.errors import EndoClipError
 from service import __version__
 from service.app import create_app
 from service.engine import Engine
+from service.protocol import HttpProtocol
 from service.settings import Settings, read_settings
 
 # An answer may take as long as a whole exam on a small machine; a stop waits for it that long.
@@ -35,7 +38,9 @@ def main() -> int:
         return 2
     _set_up_logging(settings.log_level.upper())
     print(_banner(listener, app.state.engine), flush=True)
-    # uvicorn stops in order on Ctrl-C and then raises it again, for whoever started it.
+    # uvicorn stops in order on either signal and then raises it again, for whoever started it: both
+    # end here, so that a stop that was asked for is exit code 0.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(configure(app)).run(sockets=[listener])
     return 0
@@ -47,6 +52,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
     logging.getLogger("uvicorn.access").disabled = True
     return uvicorn.Config(
         app,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -79,7 +85,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
     listener.listen(2048)

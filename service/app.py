@@ -93,6 +93,8 @@ async def _translate_http(request: Request, error: Exception) -> Any:
     if status == 405:
         # The table has no row of its own for this: nothing is here for this method.
         allowed = dict(getattr(error, "headers", None) or {}).get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:  # the envelope turns HEAD into GET
+            allowed = f"{allowed}, HEAD"
         raise NotFound(
             f"Nothing here for {request.method[:16]}; allowed: {allowed}.",
             headers={"Allow": allowed},

@@ -32,7 +32,7 @@ from model_store.patient import PatientScore, score_patient
 from model_store.quality import AbstainReason, QualityLimits, assess
 from model_store.selftest import self_test
 from service.batching import Lane, MicroBatcher
-from service.errors import NotReady
+from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn
 from service.settings import Box, Settings, newest_bundle, read_devices
 
@@ -102,15 +102,18 @@ class Engine:
         )
         self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
         self._not_ready = "The service is starting."
+        self._stopping = False
 
     def start(self) -> None:
         """Start the worker and run the self-test; a failed one leaves the engine not ready."""
-        self._batcher.start()
         try:
+            self._batcher.start()
             report = self_test(self.encoder)
-        except EndoClipError as error:
-            self._not_ready = f"The self-test failed: {error}"
-            _logger.error("self_test=failed reason=%s", error)
+        # Whatever it is: a service that is up and says why it is not ready can be looked into.
+        except Exception as error:
+            reason = str(error) if isinstance(error, EndoClipError) else type(error).__name__
+            self._not_ready = f"The self-test failed: {reason}"
+            _logger.error("self_test=failed reason=%s", reason)
             return
         self._not_ready = ""
         _logger.info(
@@ -123,7 +126,7 @@ class Engine:
 
     def stop(self) -> None:
         """Finish what was accepted, then end the threads."""
-        self._not_ready = "The service is shutting down."
+        self._stopping = True
         self._batcher.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -131,8 +134,11 @@ class Engine:
         """Say whether requests may be answered.
 
         Raises:
+            ShuttingDown: `stop` was called.
             NotReady: with the reason.
         """
+        if self._stopping:
+            raise ShuttingDown
         if self._not_ready:
             raise NotReady(self._not_ready)
         if not self._batcher.alive:

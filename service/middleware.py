@@ -1,6 +1,7 @@
 """Around every request: its id, the body's limit, the last net for errors, one log line.
 
-Pure ASGI, so that nothing is buffered on the way. Logs hold ids, sizes and codes; never a query
+Pure ASGI, so that nothing is buffered on the way. HEAD is answered as GET is, without the body, on
+every path that has GET. Logs hold ids, sizes and codes; never a query
 string (it may carry a pseudonym), a name or a byte of content.
 """
 
@@ -15,15 +16,25 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_store.errors import EncodeFailed
+from model_store.errors import BundleError, EncodeFailed
 from service import jsonio
 from service.errors import MalformedRequest, PayloadTooLarge, problem
 
-__all__ = ["PROBLEM_TYPE", "RequestEnvelope", "log_failure"]
+__all__ = [
+    "LINGER_S",
+    "PROBLEM_TYPE",
+    "RequestEnvelope",
+    "fixed_headers",
+    "log_failure",
+    "request_id_of",
+]
 
 PROBLEM_TYPE = "application/problem+json"
+# How long a client that still sends is given to see the answer before the close.
+LINGER_S = 1.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_LINGER_S = 1.0
+# Any other is the caller's own text, and as long as the caller likes.
+_METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _logger = logging.getLogger(__name__)
 
 
@@ -49,15 +60,15 @@ class _Exchange:
         self, app: ASGIApp, limit: int, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._app, self._limit = app, limit
-        self._scope, self._receive, self._send = scope, receive, send
-        given = Headers(scope=scope).get("x-request-id", "")
-        self._id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self._receive, self._send = receive, send
+        self._method = scope["method"]
+        self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
+        self._id = request_id_of(scope)
         self._bytes_in = 0
         self._body_ended = not _has_body(scope)
         self._status = 0
 
     async def run(self) -> None:
-        self._scope.setdefault("state", {})["request_id"] = self._id
         started = time.perf_counter()
         try:
             await self._app(self._scope, self._count, self._stamp)
@@ -94,9 +105,10 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self._id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers.setdefault("Cache-Control", "no-store")
+            for name, value in fixed_headers(self._id).items():
+                headers.setdefault(name, value)
+        elif self._method == "HEAD":
+            message = {**message, "body": b""}
         await self._send(message)
 
     def _too_large(self) -> PayloadTooLarge:
@@ -113,9 +125,9 @@ class _Exchange:
             # Else the rest of a refused body would be read to its end, however far that is.
             raw.append((b"connection", b"close"))
         await self._stamp({"type": "http.response.start", "status": status, "headers": raw})
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._stamp({"type": "http.response.body", "body": body, "more_body": True})
         await self._linger()
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._stamp({"type": "http.response.body", "body": b""})
 
     async def _linger(self) -> None:
         """Give a client that still sends the time to see the answer before the close.
@@ -125,7 +137,7 @@ class _Exchange:
         # A client that waits for 100-continue sends nothing; to read on would ask it to.
         waits = Headers(scope=self._scope).get("expect") is not None and not self._bytes_in
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
+            async with asyncio.timeout(LINGER_S):
                 while not self._body_ended and not waits:
                     self._body_ended = not (await self._receive()).get("more_body", False)
 
@@ -134,13 +146,31 @@ class _Exchange:
         route = getattr(self._scope.get("route"), "path", "-")
         _logger.info(
             "request method=%s route=%s status=%d bytes_in=%d ms=%.1f request_id=%s",
-            self._scope["method"],
+            self._method if self._method in _METHODS else "-",
             route,
             self._status,
             self._bytes_in,
             (time.perf_counter() - started) * 1000,
             self._id,
         )
+
+
+def request_id_of(scope: Scope) -> str:
+    """Give a request its id, as sent or made here; it stays in the scope's state."""
+    state: dict[str, str] = scope.setdefault("state", {})
+    if "request_id" not in state:
+        given = Headers(scope=scope).get("x-request-id", "")
+        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return state["request_id"]
+
+
+def fixed_headers(request_id: str) -> dict[str, str]:
+    """Headers of every answer, where it has not set them itself."""
+    return {
+        "x-request-id": request_id,
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
 
 
 def _has_body(scope: Scope) -> bool:
@@ -151,15 +181,15 @@ def _has_body(scope: Scope) -> bool:
 def log_failure(error: BaseException, request_id: str) -> None:
     """Log where an error came from, without its text: that may quote what a client sent.
 
-    The runtime's own messages about a graph run hold shapes and memory, no content; they are what
-    an operator needs, so the cause of an `EncodeFailed` is logged in full.
+    Two kinds are logged in full, causes included, for they hold no content and are what an operator
+    needs: `EncodeFailed` (the runtime's own messages of shapes and memory) and `BundleError`.
     """
     places = traceback.extract_tb(error.__traceback__)[-4:]
     trail = " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))
     causes = []
     cause: BaseException | None = error
     while cause is not None:
-        inside = isinstance(error, EncodeFailed)
+        inside = isinstance(error, BundleError | EncodeFailed)
         causes.append(f"{type(cause).__name__}: {cause}" if inside else type(cause).__name__)
         cause = cause.__cause__
     _logger.error(

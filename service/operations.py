@@ -10,7 +10,7 @@ from model_store.label_sets import MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
 from model_store.schema import to_plain
 from service import answers, jsonio
 from service.engine import Engine
-from service.errors import NotReady, UnknownModel
+from service.errors import NotReady, ShuttingDown, UnknownModel
 from service.metrics import CONTENT_TYPE_LATEST, Metrics
 from service.schemas import MAX_TEXT_CHARS, MAX_TEXTS
 from service.scoring import model_info
@@ -18,18 +18,14 @@ from service.scoring import model_info
 __all__ = ["router"]
 
 router = APIRouter(tags=["operations"])
-# Load balancers probe with HEAD.
-_PROBE = ["GET", "HEAD"]
 
 
-@router.api_route("/healthz", methods=_PROBE, include_in_schema=False)
 @router.get("/healthz", summary="The process is alive")
 async def healthz() -> answers.Health:
     """Answer as long as the process runs, whatever the state of the model."""
     return answers.Health(status="alive")
 
 
-@router.api_route("/readyz", methods=_PROBE, include_in_schema=False)
 @router.get("/readyz", summary="The service answers requests")
 async def readyz(request: Request) -> answers.Health:
     """Answer 200 when the bundle is verified, its canaries score as recorded, the worker lives."""
@@ -44,7 +40,7 @@ async def metrics(request: Request) -> Response:
     try:
         _engine(request).check_ready()
         ready = True
-    except NotReady:
+    except (NotReady, ShuttingDown):
         ready = False
     return Response(figures.render(ready=ready), media_type=CONTENT_TYPE_LATEST)
 

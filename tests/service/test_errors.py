@@ -10,7 +10,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from model_store.errors import BundleCorrupt
 from service.errors import STATUS, TABLE, ErrorCode
+from service.middleware import log_failure
 from tests import tiny_bundle
 from tests.service.conftest import Running, Serve, image, patient, problem_of
 
@@ -198,6 +200,26 @@ def test_graph_that_fails_is_internal_for_its_caller_and_the_worker_goes_on(
 def test_every_code_of_the_table_has_a_status_and_every_error_a_code() -> None:
     assert set(STATUS) == set(ErrorCode)
     assert set(TABLE.values()) <= set(ErrorCode)
+
+
+def test_log_tells_the_operator_what_is_wrong_with_a_bundle_and_nothing_of_a_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for error, said in (
+        (BundleCorrupt("text_tower.onnx", "a graph", "none"), "text_tower.onnx: expected a graph"),
+        (ValueError("SECRET"), "ValueError"),
+    ):
+        log_failure(error, "id-1")
+        assert said in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_log_holds_only_known_methods(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        server.client.request("SECRET" + "X" * 1000, "/healthz")
+        server.client.head("/healthz")
+    said = [r.getMessage() for r in caplog.records if r.name == "service.middleware"]
+    assert [line.split()[1] for line in said] == ["method=-", "method=HEAD"]
 
 
 def test_logs_hold_no_content(

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
@@ -23,6 +24,8 @@ from service.answers import (
     Problem,
     ZeroShotAnswer,
 )
+from service.app import create_app
+from service.settings import Settings
 from tests.service.conftest import BLACK, Running, Serve, image, patient, problem_of
 
 PNG = {"Content-Type": "image/png"}
@@ -57,9 +60,30 @@ def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
 def test_healthy_service_is_alive_and_ready(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
-    for path in ("/healthz", "/readyz"):
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"),
+        *("/v1/models", "/v1/models/tiny", "/v1/devices", "/v1/limits"),
+    ],
+)
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == got.headers[name]
+    refused = client.post(path)
+    problem_of(refused, 404, "not_found")
+    assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+def test_head_of_what_is_not_there_is_not_found(client: httpx.Client) -> None:
+    for path in ("/v1/nothing", "/v1/malignancy", "/v1/models/other"):
         answer = client.head(path)
-        assert (answer.status_code, answer.content) == (200, b"")
+        assert (answer.status_code, answer.content) == (404, b"")
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_canary_that_scores_otherwise_leaves_the_service_up_but_not_ready(
@@ -87,6 +111,28 @@ def test_dead_worker_is_not_ready(serve: Serve) -> None:
         up.app.state.engine._batcher.stop()
         problem = problem_of(up.client.get("/readyz"), 503, "not_ready")
         assert "worker" in problem["detail"]
+
+
+def test_stopped_engine_is_shutting_down(serve: Serve) -> None:
+    with serve() as up:
+        assert up.client.get("/readyz").status_code == 200
+        up.app.state.engine.stop()
+        for answer in (
+            up.client.get("/readyz"),
+            up.client.post("/v1/malignancy", content=image(), headers=PNG),
+        ):
+            problem_of(answer, 503, "shutting_down")
+            assert int(answer.headers["retry-after"]) > 0
+        assert figures(up.client)[("endoclip_ready",)] == 0
+
+
+def test_start_that_fails_in_an_unforeseen_way_is_not_ready(bundle: Path, tmp_path: Path) -> None:
+    app = create_app(Settings(bundle=Path(shutil.copytree(bundle, tmp_path / "b"))))
+    # The self-test reads the folder again, after it was verified.
+    (tmp_path / "b" / "canaries" / "near.png").unlink()
+    with TestClient(app) as client:
+        problem = problem_of(client.get("/readyz"), 503, "not_ready")
+    assert problem["detail"] == "The self-test failed: FileNotFoundError"
 
 
 def test_metrics_count_requests_by_outcome_and_frames_by_status(serve: Serve) -> None:
