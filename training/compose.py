@@ -9,6 +9,7 @@ neither cleansing nor the contrast between exams can be solved by telling camera
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +27,12 @@ from training.sources import (
     write_source_split,
 )
 from training.viewpool import (
+    SCOPE_SET,
     PoolView,
     background_views,
     lesion_views,
     match_weights,
+    scope_views,
     spoiled_view,
 )
 from training.weave import Exam, Weaver, view_row
@@ -59,7 +62,7 @@ def compose(
     Args:
         data: folder of index.csv.
         out: new folder.
-        seed: decides split, windows, exams and words.
+        seed: decides windows, exams and words; the split of the source groups is always the same.
         workers: processes.
         scale: factor on the number of exams.
         phantom_exams: drawn exams added to train.
@@ -73,7 +76,7 @@ def compose(
     """
     start_archive(out)
     images = read_sources(data)
-    parts = split_sources(images, seed)
+    parts = split_sources(images)
     write_source_split(out / "source_split.json", parts)
     images = _limited(images, parts, limit)
     with (
@@ -83,7 +86,8 @@ def compose(
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         ) as bar,
-        ProcessPoolExecutor(workers) as pool,
+        # Spawned: a fork would copy torch's threads where torch is already imported.
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
     ):
 
         def run(name: str, work: Callable[[_Task], _Done], tasks: Sequence[_Task]) -> list[_Done]:
@@ -167,6 +171,9 @@ def _pool(
         if image.label == "polyp"
     ]
     lesions = _flat(run("lesion views", lesion_views, with_lesion))
+    whole = _flat(run("whole-frame views", scope_views, [(f, seed) for f in frames.values()]))
+    lesions += [view for view in whole if view.lesion is not None]
+    backgrounds += [view for view in whole if view.lesion is None]
     matched: list[PoolView] = []
     for source in sorted(sides):
         mine = [view for view in lesions if view.source == source]
@@ -215,14 +222,15 @@ def _phantom(task: tuple[Path, int, int]) -> PhantomExam:
 def _evaluation_views(views: list[PoolView], parts: dict[str, str]) -> list[PoolView]:
     """Choose the views that evaluation embeds.
 
-    Parts other than train, one set of views per lesion and up to three backgrounds per file.
+    Parts other than train, one set of windows and one of whole-frame views per lesion, and up to
+    three backgrounds per file and kind.
     """
     kept: list[PoolView] = []
-    taken: dict[tuple[str, str | None], int] = defaultdict(int)
+    taken: dict[tuple[str, str | None, bool], int] = defaultdict(int)
     for view in views:
-        if parts[view.group] == "train" or view.view_set > 0:
+        if parts[view.group] == "train" or view.view_set not in (0, SCOPE_SET):
             continue
-        key = (view.image, view.lesion)
+        key = (view.image, view.lesion, view.scope)
         taken[key] += 1
         if taken[key] <= 3:
             kept.append(view)

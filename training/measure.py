@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from training.sources import Box
 
-__all__ = ["Measures", "lab", "mean_measures", "measure", "values_of"]
+__all__ = ["Measures", "lab", "mean_measures", "measure", "size_band", "values_of"]
 
 # Square root of box area over view area. Relative to the view: true millimetres are unknown.
 SIZE_CUTS = (0.32, 0.48, 0.66, 0.84)
@@ -89,13 +89,17 @@ def mean_measures(found: Sequence[Measures]) -> Measures:
     return Measures(*(float(v) for v in rows.mean(axis=0)))
 
 
+def size_band(size: float) -> str:
+    """Return the band of a relative size, the square root of box area over view area."""
+    return SIZE_BANDS[int(np.searchsorted(SIZE_CUTS, size))]
+
+
 def values_of(found: Measures) -> dict[str, str]:
     """Turn measures into attribute values (vocabulary of ``ATTRIBUTES`` and ``SHAPES``)."""
-    band = SIZE_BANDS[int(np.searchsorted(SIZE_CUTS, found.size))]
     long = found.elongation
     shape = "round" if long < ROUND_BELOW else "oval" if long < OVAL_BELOW else "elongated"
     return {
-        "size_band": band,
+        "size_band": size_band(found.size),
         "colour": _colour(found.lightness, found.redness),
         "surface_texture": _texture(found.fine, found.coarse),
         "margin": "well-defined" if found.contrast >= MARGIN_CONTRAST else "indistinct",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from training.exams import ExamPlan, plan_exam, start_archive, write_archive
+from training.measure import size_band
 from training.phantom_render import (
     PhantomLesion,
     PhantomSpec,
@@ -209,8 +210,9 @@ def _moved(lesion: PhantomLesion, rng: np.random.Generator) -> PhantomLesion:
 
 
 def _values(lesion: PhantomLesion) -> dict[str, str]:
+    """What a report may say; sizes in the bands of real views, or "giant" would mean two things."""
     return {
-        "size_band": lesion.size_band,
+        "size_band": size_band(lesion.size()),
         "colour": lesion.colour,
         "margin": lesion.margin,
         "surface_texture": lesion.texture,

@@ -68,6 +68,10 @@ class PhantomLesion:
         """Return the half long axis as a share of the shorter side (middle of the band)."""
         return float(np.mean(RADII[self.size_band]))
 
+    def size(self) -> float:
+        """Return the square root of its box area as a share of the shorter side, as measured."""
+        return 2.0 * self.radius() * float(np.mean(_ASPECT[self.shape])) ** 0.5
+
 
 @dataclass(frozen=True)
 class PhantomSpec:

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.measure import Measures, measure
+from training.scope import cloned, plan_patches, scope_view
 from training.sources import SourceImage, crop_boxes, crop_window
 from training.spoil import spoil
 from training.views import (
@@ -30,11 +31,13 @@ from training.views import (
 
 __all__ = [
     "COVARIATES",
+    "SCOPE_SET",
     "PoolView",
     "background_views",
     "covariates",
     "lesion_views",
     "match_weights",
+    "scope_views",
     "spoiled_view",
 ]
 
@@ -44,6 +47,11 @@ BACKGROUNDS = 5
 SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
 """Sets of views per lesion and file: the histology data is small and shown most often."""
 VIEWS_PER_SET = 3
+SCOPE_SETS = {"bkai": 2, "kvasir": 1, "cvc": 1}
+"""Sets of whole-frame views per lesion, where a frame allows them: most endoscopy software sends
+whole frames, and windows alone left them to chance (whole-frame malignancy 0.695 in 0.1.0)."""
+SCOPE_SET = 50
+"""Number of the first set of whole-frame views."""
 WIDE_SHARE = {"bkai": 0.15, "kvasir": 0.0, "cvc": 0.3}
 """Share of the sets that show a lesion from further off, as whole frames do. Kvasir-SEG's large
 lesions need wide windows anyway, more than its backgrounds can match."""
@@ -73,6 +81,7 @@ class PoolView:
         area_share: lesion box over view area.
         frame_share: lesion box over area of the file; decides "small".
         weight: chance with which a background view is drawn, relative to others.
+        scope: shows a whole frame, not a window.
     """
 
     view: str
@@ -91,6 +100,17 @@ class PoolView:
     area_share: float = 0.0
     frame_share: float = 0.0
     weight: float = 1.0
+    scope: bool = False
+
+    @property
+    def lesion_key(self) -> str:
+        """Name of the lesion by group and frame; a crop shows the lesion of its parent frame."""
+        return f"{self.group}|{(self.lesion or '').replace('_p#', '#')}"
+
+    @property
+    def set_key(self) -> int:
+        """Number of the set; crops of a lesion are a set of their own, with finer pixels."""
+        return 100 if self.image.endswith("_p") else self.view_set
 
     @property
     def file(self) -> str:
@@ -151,6 +171,37 @@ def lesion_views(
     return found
 
 
+def scope_views(task: tuple[SourceImage, int]) -> list[PoolView]:
+    """Make the whole-frame views of one frame: as many without its lesions as sets with each.
+
+    Args:
+        task: a whole frame and the seed of the archive.
+
+    Returns:
+        Lesion and lesion-free views; none where the frame has no room for the patches.
+    """
+    image, seed = task
+    rng = _generator(image, seed, "scope")
+    pixels = np.asarray(Image.open(image.path).convert("RGB"))
+    mask = field_of_view(image, pixels)
+    patches = plan_patches(image, mask, pixels, rng) if mask.any() else None
+    if patches is None:
+        return []
+    found = []
+    for lesion in (None, *_shown(image)):
+        shown = cloned(pixels, patches.covers if lesion is None else patches.decoys)
+        sets = SCOPE_SETS[image.source]
+        for number in range(sets if lesion is None else sets * VIEWS_PER_SET):
+            drawn = scope_view(mask, rng, None if lesion is None else (lesion, image.boxes[lesion]))
+            if drawn is None:
+                continue
+            window, seen = drawn
+            masked = Image.fromarray(np.where(seen[..., None], shown, 0).astype(np.uint8))
+            view = _view(image, masked, window, SCOPE_SET + number // VIEWS_PER_SET, 1.0)
+            found.append(replace(view, view=f"{view.view}_s{number}", scope=True))
+    return found
+
+
 def spoiled_view(task: tuple[bytes, str, int]) -> bytes:
     """Make a non-informative variant.
 
@@ -184,13 +235,40 @@ def covariates(jpeg: bytes, side: float, aspect: float) -> tuple[float, ...]:
 def match_weights(lesions: list[PoolView], backgrounds: list[PoolView]) -> list[PoolView]:
     """Weigh the background views of one source so that they look like its lesion views.
 
-    Odds of a logistic model on the covariates and their squares (weights of the "treated"
-    population): drawn by these weights, backgrounds have the covariates of the lesions. Odds
-    are cut at their 98.5th percentile, so that no single view fills the archive.
+    Windows and whole-frame views are matched apart; the whole-frame views then get the share of
+    all draws that they have among the sets of a lesion, since an exam takes one set of each.
 
     Returns:
         The background views with their weights, mean 1.
     """
+    share = _scope_share(lesions)
+    found: list[PoolView] = []
+    for scope, part in ((False, 1.0 - share), (True, share)):
+        mine = [view for view in backgrounds if view.scope is scope]
+        odds = _odds([view for view in lesions if view.scope is scope], mine)
+        total = part * len(backgrounds)
+        found += [replace(v, weight=float(w * total)) for v, w in zip(mine, odds, strict=True)]
+    return found
+
+
+def _scope_share(lesions: list[PoolView]) -> float:
+    """Mean share of whole-frame sets among the sets of a lesion."""
+    sets: dict[str, set[tuple[int, bool]]] = {}
+    for view in lesions:
+        sets.setdefault(view.lesion_key, set()).add((view.set_key, view.scope))
+    shares = [sum(scope for _, scope in found) / len(found) for found in sets.values()]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _odds(lesions: list[PoolView], backgrounds: list[PoolView]) -> np.ndarray:
+    """Odds of "lesion" for each background view, summing to 1.
+
+    A logistic model on the covariates and their products (weights of the "treated" population):
+    drawn by these odds, backgrounds have the covariates of the lesions. Odds are cut at their
+    98.5th percentile, so that no single view fills the archive.
+    """
+    if len(lesions) < 20 or len(backgrounds) < 20:  # too few to fit 27 coefficients
+        return np.full(len(backgrounds), 1.0 / max(len(backgrounds), 1))
     rows = np.array([view.scores for view in [*lesions, *backgrounds]])
     rows = StandardScaler().fit_transform(rows)
     pairs = [rows[:, i] * rows[:, j] for i in range(rows.shape[1]) for j in range(i + 1)]
@@ -199,8 +277,7 @@ def match_weights(lesions: list[PoolView], backgrounds: list[PoolView]) -> list[
     model = LogisticRegression(C=0.3, max_iter=2000, class_weight="balanced").fit(rows, truth)
     odds = np.exp(np.clip(model.decision_function(rows[len(lesions) :]), -6, 6))
     odds = np.minimum(odds, np.quantile(odds, 0.985))
-    odds /= odds.mean()
-    return [replace(view, weight=float(w)) for view, w in zip(backgrounds, odds, strict=True)]
+    return np.asarray(odds / odds.sum())
 
 
 def _shown(image: SourceImage) -> list[int]:

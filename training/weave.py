@@ -74,10 +74,7 @@ class Weaver:
         self._sets: dict[str, dict[str, dict[int, list[PoolView]]]] = {}
         for view in lesions:
             by_lesion = self._sets.setdefault(view.source, {})
-            key = _lesion_key(view)
-            # Crops of a lesion are a set of their own, with finer pixels.
-            number = 100 if view.image.endswith("_p") else view.view_set
-            by_lesion.setdefault(key, {}).setdefault(number, []).append(view)
+            by_lesion.setdefault(view.lesion_key, {}).setdefault(view.set_key, []).append(view)
         self._backgrounds: dict[str, dict[str, list[PoolView]]] = {}
         for view in backgrounds:
             mine = self._backgrounds.setdefault(view.source, {})
@@ -98,7 +95,8 @@ class Weaver:
         chosen = [self._views(source, key) for key in keys]
         plan = plan_exam(rng, len(keys), longest=17)
         shown = [views[:n] for views, n in zip(chosen, plan.views, strict=True)]
-        measures = [mean_measures([v.measures for v in views if v.measures]) for views in chosen]
+        # Of the views shown: what the report says must be true of each of them.
+        measures = [mean_measures([v.measures for v in views if v.measures]) for views in shown]
         histologies = [views[0].histology or None for views in chosen]
         backgrounds = self._around(source, plan, [views[0].group for views in chosen])
         report = write_report(
@@ -232,24 +230,19 @@ def view_row(view: PoolView, part: str) -> dict[str, Any]:
         "source": view.source,
         "group": view.group,
         "dims": view.dims,
-        "lesion_id": None if view.lesion is None else _lesion_key(view),
+        "lesion_id": None if view.lesion is None else view.lesion_key,
         "histology": (view.histology or None) if view.lesion is not None else None,
         "attributes": values_of(measures) if measures else {},
         "area_share": view.area_share,
         "small": bool(measures) and view.frame_share < SMALL_SHARE,
         "flat": bool(measures and measures.contrast < FLAT_CONTRAST),
         "cover": view.cover,
+        "scope": view.scope,
         "window": list(view.window),
         "side": round(float(np.exp(view.scores[0])), 1),
         "aspect": round(view.scores[1], 3),
         "weight": round(view.weight, 4),
     }
-
-
-def _lesion_key(view: PoolView) -> str:
-    """Name a lesion by group and frame; a crop shows the lesion of its parent frame."""
-    assert view.lesion is not None
-    return f"{view.group}|{view.lesion.replace('_p#', '#')}"
 
 
 def _scarcity(found: dict[str, dict[int, list[PoolView]]]) -> dict[str, float]:
