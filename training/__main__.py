@@ -70,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         help="override, as attunement.lr=1e-4",
     )
     train.set_defaults(run=_train)
+    arms = commands.add_parser(
+        "arms", help="train and evaluate a recipe with its stages added one by one; resumes"
+    )
+    arms.add_argument("--recipe", default="default", help="as for train (default: default)")
+    arms.add_argument("--data", type=Path, help="folder with index.csv and real frames")
+    arms.add_argument("--archive", type=Path, help="a ready archive instead of a composed one")
+    arms.add_argument("--out", type=Path, default=Path("runs/arms"), help="default: runs/arms")
+    arms.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+    arms.set_defaults(run=_arms)
     compose = commands.add_parser("compose", help="compose an archive of exams from real frames")
     compose.add_argument("--data", type=Path, required=True, help="folder with index.csv")
     compose.add_argument("--out", type=Path, required=True, help="new folder for the archive")
@@ -97,24 +106,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from training.archives import archive_of_run
     from training.config import load
     from training.packing import make_bundle
-    from training.stages import open_workshop, run_stages
+    from training.stages import open_workshop, packed_from, run_stages
 
     start = time.monotonic()
     name = args.recipe
-    if args.data is None and args.archive is None and name == "default":
+    if args.data is None and args.archive is None:
+        name = "smoke" if name == "default" else name
         print(
-            "no DATA given: training the phantom recipe (smoke) on drawn frames; "
-            "its scores mean nothing on real ones"
+            f"no DATA given: training the recipe {name} on drawn frames; "
+            "its scores mean nothing on real ones",
+            flush=True,
         )
-        name = "smoke"
-    recipe = load(Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml", args.set)
+    recipe = load(_recipe_path(name), args.set)
     out = args.out or Path("runs") / recipe.name
-    archive = args.archive or _archive(args.data, out, recipe.seed)
+    archive = args.archive or archive_of_run(args.data, out, recipe.seed)
     shop = open_workshop(recipe, archive)
     last = run_stages(shop, out)
     bundle = out / f"{recipe.bundle.name}-{recipe.bundle.version}"
+    packed_from(bundle, recipe)
     if not bundle.exists():
         make_bundle(shop, last / "weights.pt", out / "4-export", bundle, args.data)
     print(f"bundle: {bundle}  ({(time.monotonic() - start) / 60:.1f} min)")
@@ -123,41 +135,34 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _archive(data: Path | None, out: Path, seed: int) -> Path:
-    """Compose (or draw) the archive once; a finished one is used again."""
-    archive = out / "0-archive"
-    if (archive / "labelled_sample.jsonl").is_file():
-        return archive
-    from training.sample import write_labelled_sample
+def _arms(args: argparse.Namespace) -> int:
+    from training.archives import archive_of_run
+    from training.arms import run_arms
+    from training.config import load
 
-    if data is None:
-        from training.phantom import compose_phantom
+    path = _recipe_path(args.recipe)
+    archive = args.archive or archive_of_run(args.data, args.out, load(path, args.set).seed)
+    print(run_arms(path, args.set, archive, args.data, args.out))
+    print(f"figures: {args.out / 'arms.json'}")
+    return 0
 
-        compose_phantom(archive, 40, seed)
-    else:
-        from training.compose import compose
 
-        compose(data, archive, seed)
-    write_labelled_sample(archive, seed=seed)
-    return archive
+def _recipe_path(name: str) -> Path:
+    return Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
 
 
 def _compose(args: argparse.Namespace) -> int:
-    from training.compose import compose
-    from training.sample import write_labelled_sample
+    from training.archives import make_archive
 
-    compose(args.data, args.out, args.seed)
-    write_labelled_sample(args.out, seed=args.seed)
+    make_archive(args.data, args.out, args.seed)
     print(f"archive: {args.out}")
     return 0
 
 
 def _phantom(args: argparse.Namespace) -> int:
-    from training.phantom import compose_phantom
-    from training.sample import write_labelled_sample
+    from training.archives import make_archive
 
-    compose_phantom(args.out, args.exams, args.seed)
-    write_labelled_sample(args.out, seed=args.seed)
+    make_archive(None, args.out, args.seed, exams=args.exams)
     print(f"archive: {args.out}")
     return 0
 

@@ -6,12 +6,14 @@ report says of the whole record - with class-aware targets: "with polyps" / "wit
 every row, and the endoscopist's impression where the report gives one (recipe
 ``attunement.impression``). Histology never enters the attribute vector.
 
-``targets = "one_hot"`` is the plain-CLIP arm: identity targets over the record's text, no class
-sentences.
+Two arms take its place in comparisons: ``targets = "one_hot"`` changes the targets and nothing
+else; ``targets = "plain"`` is CLIP as it is: identity targets over all that a record says,
+multi-lesion and polyp-free records included, no class sentences.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +48,11 @@ class Batch:
     Attributes:
         frames: (b + g) paths.
         lesions: The b lesion rows' findings; a background row has none.
-        texts: The b finding texts; in the one-hot arm (b + g) texts, background rows included.
+        texts: The b finding texts; in the plain arm (b + g) texts, background rows included.
         presence: (b + g) classes, 0 with polyps, 1 without.
         presence_texts: (b + g) sentences true of each row's record.
         opinions: (b,) 0 neoplastic, 1 non-neoplastic, -1 none.
         opinion_texts: (b,) impression sentences, "" where none.
-        keep_size: (b + g) bool, scale augmentation off.
     """
 
     frames: list[Path]
@@ -61,7 +62,6 @@ class Batch:
     presence_texts: list[str]
     opinions: Tensor
     opinion_texts: list[str]
-    keep_size: Tensor
 
 
 class Sampler:
@@ -77,12 +77,12 @@ class Sampler:
         self, exams: Sequence[Exam], kept: Mapping[str, list[Path]], config: AttunementConfig
     ) -> None:
         self.config = config
-        one_hot = config.targets == "one_hot"
+        plain = config.targets == "plain"
         # The plain arm takes every record as it is; soft targets need one lesion per record.
         chosen = [
             e
             for e in exams
-            if kept.get(e.record_id) and (len(e.lesions) == 1 or (one_hot and e.lesions))
+            if kept.get(e.record_id) and (len(e.lesions) == 1 or (plain and e.lesions))
         ]
         self.rows = [(e, _merged(e.lesions), kept[e.record_id]) for e in chosen]
         self.negatives = [e for e in exams if not e.positive]
@@ -90,25 +90,37 @@ class Sampler:
             raise ConfigError(
                 "attunement needs single-lesion and polyp-free records; too few found"
             )
-        self.sources = sorted({e.source for e in chosen})
+        self.sources = self._single_sources()
+
+    def _single_sources(self) -> dict[str, float]:
+        """Sources that can fill a batch alone, each with its share of the records.
+
+        Drawn frames never do: with an equal share they would be a sixth of what is trained on.
+        """
+        lesions = Counter(e.source for e, _, _ in self.rows)
+        free = Counter(e.source for e in self.negatives)
+        enough = {
+            source: count
+            for source, count in lesions.items()
+            if source != "phantom" and count >= self.config.batch // 2 and free[source] > 1
+        }
+        return {source: count / sum(enough.values()) for source, count in enough.items()}
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """One batch; everything random comes from ``rng``."""
         pool = list(range(len(self.rows)))
-        if rng.random() < self.config.single_source:
-            source = self.sources[rng.integers(len(self.sources))]
-            narrowed = [i for i in pool if self.rows[i][0].source == source]
-            pool = narrowed if len(narrowed) >= self.config.batch // 2 else pool
+        free = self.negatives
+        if self.sources and rng.random() < self.config.single_source:
+            source = str(rng.choice(list(self.sources), p=list(self.sources.values())))
+            pool = [i for i in pool if self.rows[i][0].source == source]
+            free = [e for e in free if e.source == source]
         rows = [self.rows[i] for i in self._balanced(pool, rng)]
-        others = [
-            self.negatives[i]
-            for i in rng.integers(len(self.negatives), size=self.config.background)
-        ]
+        others = [free[i] for i in rng.integers(len(free), size=self.config.background)]
         frames = [kept[rng.integers(len(kept))] for _, _, kept in rows]
         frames += [e.frames[rng.integers(len(e.frames))] for e in others]
         presence = [0] * len(rows) + [1] * len(others)
         texts = [lesion.text for _, lesion, _ in rows]
-        if self.config.targets == "one_hot":
+        if self.config.targets == "plain":
             # Each row's text is all that its record says, and a polyp-free record says
             # something too.
             if self.config.impression:
@@ -127,7 +139,6 @@ class Sampler:
             presence_texts=[presence_sentence(c, rng) for c in presence],
             opinions=torch.tensor(opinions),
             opinion_texts=told,
-            keep_size=torch.tensor([x.states_size for _, x, _ in rows] + [False] * len(others)),
         )
 
     def _balanced(self, pool: list[int], rng: np.random.Generator) -> list[int]:
@@ -148,21 +159,20 @@ class Sampler:
 
 
 def _merged(lesions: Sequence[Lesion]) -> Lesion:
-    """A record's only lesion, or (one-hot arm) all of them as one text."""
+    """A record's only lesion, or (plain arm) all of them as one text."""
     if len(lesions) == 1:
         return lesions[0]
     return Lesion(
         text=" ".join(lesion.text for lesion in lesions),
         codes=tuple(-1 for _ in lesions[0].codes),
-        states_size=any(lesion.states_size for lesion in lesions),
         opinion=-1,
         opinion_text=" ".join(lesion.opinion_text for lesion in lesions).strip(),
     )
 
 
 def batch_targets(batch: Batch, config: AttunementConfig, tables: list[Tensor]) -> Tensor:
-    """Target rows (b, b) of a batch: identity in the one-hot arm, attribute-soft otherwise."""
-    if config.targets == "one_hot":
+    """Target rows (b, b) of a batch: attribute-soft, or the identity in the two other arms."""
+    if config.targets != "soft":
         return torch.eye(len(batch.texts))
     codes = torch.tensor([lesion.codes for lesion in batch.lesions])
     similarity = attribute_similarity(codes, codes, tables, config.minimum_joint)
@@ -197,7 +207,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Encode all texts of the step once and compute the named losses."""
     b = len(batch.texts)
-    if config.targets == "one_hot":
+    if config.targets == "plain":
         texts = model.encode_ids(tokenize(batch.texts))
         loss = contrastive_loss(images[:b], texts, model.logit_scale, targets, targets)
         return {"finding_loss": loss}
@@ -255,11 +265,19 @@ def attune(
     config = sampler.config
     tables = similarity_tables()
     quartiles = effective_band(sampler, 20, schedule.seed)
+    most = max(config.batch / 4, 4.0)  # 8 of 32; a toy batch cannot be held to a quarter
+    if config.targets == "soft" and not 2.0 <= quartiles[1] <= most:
+        raise ConfigError(
+            f"attunement.tau = {config.tau:g}: expected a median of 2 to {most:g} effective "
+            f"targets of {config.batch}, found {quartiles[1]:.1f}; "
+            + ("raise" if quartiles[1] < 2 else "lower")
+            + " it"
+        )
 
     def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = sampler.draw(rng)
         targets = batch_targets(batch, config, tables)
-        pixels = augment(store.get(batch.frames), store.contract, config.px, rng, batch.keep_size)
+        pixels = augment(store.get(batch.frames), store.contract, config.px, rng, keep_shape=True)
         named = _losses(model, tokenize, model.encode_images(pixels), batch, targets, config)
         return named | {"effective_targets": effective_targets(targets).median()}
 

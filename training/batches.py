@@ -64,7 +64,7 @@ def plain(frames: Tensor, contract: InputContract, px: int) -> Tensor:
 
 
 def augment(
-    frames: Tensor, contract: InputContract, px: int, rng: np.random.Generator, keep_size: Tensor
+    frames: Tensor, contract: InputContract, px: int, rng: np.random.Generator, keep_shape: bool
 ) -> Tensor:
     """Augment without touching hue: colour is a diagnostic attribute.
 
@@ -77,8 +77,9 @@ def augment(
         contract: Gives mean and std.
         px: Side of the result.
         rng: Generator of the step.
-        keep_size: (b,) bool, True where the row's text states a size: its scale stays 1, or the
-            text would no longer be true of the pixels.
+        keep_shape: True where texts of the step state sizes or shapes: neither scale nor aspect
+            change, or the texts would no longer be true of the pixels. One answer for all rows:
+            were lesion rows spared and background rows not, the treatment would carry the label.
 
     Returns:
         (b, 3, px, px) float32, channels last in memory.
@@ -87,8 +88,9 @@ def augment(
     x = frames.permute(0, 3, 1, 2).float() / 255.0
     angle = np.radians(rng.uniform(-20, 20, b) + 90.0 * rng.integers(0, 4, b))
     scale = np.exp(rng.uniform(np.log(1 / 1.2), np.log(1 / 0.85), b))
-    scale = np.where(keep_size.numpy(), 1.0, scale)
     stretch = np.exp(rng.uniform(-0.08, 0.08, b))
+    if keep_shape:
+        scale, stretch = np.ones(b), np.ones(b)
     flip = np.where(rng.random(b) < 0.5, -1.0, 1.0)
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     shift = rng.uniform(-0.06, 0.06, (b, 2))

@@ -1,8 +1,9 @@
 """Stage 1: drop background frames, guided by prevalence, in two rounds.
 
-Round 1 trains the towers as a weak detector with two standard sentences, every frame inheriting
-its report's claim. The top share of the positive exams' frames - the share comes from a small
-labelled sample - trains round 2 against the frames of polyp-free exams. A ledger holds every
+Frames that the quality gate sets aside are neither trained on nor kept, as the service abstains
+from them. Round 1 trains the towers as a weak detector with two standard sentences, every frame
+inheriting its report's claim. The top share of the positive exams' frames - the share comes from a
+small labelled sample - trains round 2 against the frames of polyp-free exams. A ledger holds every
 frame's scores and fate; nothing is deleted.
 
 The paper gives the positive sentence and the two rounds; its share, its negative sentence and
@@ -29,9 +30,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from model_store.quality import QualityLimits, assess
 from training.batches import FrameStore, augment, plain
 from training.config import CleansingConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, RecordError
 from training.loop import Schedule, train
 from training.losses import caption_loss
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
@@ -40,6 +42,7 @@ from training.records import write_jsonl
 
 __all__ = [
     "SENTENCES",
+    "SET_ASIDE",
     "Fate",
     "Share",
     "cleanse",
@@ -47,11 +50,14 @@ __all__ = [
     "read_share",
     "score_frames",
     "select",
+    "set_aside",
     "wilson",
 ]
 
 log = logging.getLogger(__name__)
 
+SET_ASIDE = -1.0
+"""Rank of a frame that the quality gate set aside: below every probability."""
 SENTENCES = ("This is a colon with polyps.", "This is a colon without polyps.")
 
 
@@ -74,13 +80,24 @@ class Share:
 
 @dataclass(frozen=True)
 class Fate:
-    """One ledger line: scores are probabilities of the positive sentence."""
+    """One ledger line.
+
+    Attributes:
+        record_id: Of the record.
+        frame: Path within the archive.
+        positive: The report found a lesion.
+        round1: Probability of the positive sentence after round 1.
+        round2: The same after round 2.
+        reason: Why the quality gate set the frame aside, or None.
+        kept: A frame to train on as showing a lesion.
+    """
 
     record_id: str
     frame: str
     positive: bool
     round1: float
     round2: float
+    reason: str | None
     kept: bool
 
 
@@ -107,18 +124,41 @@ def read_share(archive: Path, config: CleansingConfig) -> Share:
             'random frames of positive exams, one {"frame": "frames/…", "lesion": true|false} '
             "a line, or set cleansing.share"
         )
-    labels = [bool(json.loads(line)["lesion"]) for line in path.read_text("utf-8").splitlines()]
+    labels = _labels(path)
     low, high = wilson(sum(labels), len(labels))
     return Share(sum(labels) / len(labels), low, high, len(labels))
+
+
+def _labels(path: Path) -> list[bool]:
+    """The labels of a sample that somebody may have written by hand.
+
+    Raises:
+        RecordError: A line is not as expected, or there is none.
+    """
+    labels = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            label = json.loads(line)["lesion"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            label = None
+        if not isinstance(label, bool):
+            shown = line if len(line) < 80 else line[:77] + "..."
+            raise RecordError(
+                path, number, f'expected {{"frame": …, "lesion": true|false}}, found {shown}'
+            )
+        labels.append(label)
+    if not labels:
+        raise RecordError(path, 0, "expected one label a line, found none")
+    return labels
 
 
 def select(
     scores: Sequence[npt.NDArray[np.float64]], floors: Sequence[int], share: float, selection: str
 ) -> list[npt.NDArray[np.bool_]]:
-    """Keep the top share of frames, never fewer than an exam's floor.
+    """Keep the top share of frames, never fewer than an exam's floor, none that was set aside.
 
     Args:
-        scores: Per positive exam, (n,) probabilities.
+        scores: Per positive exam, (n,) probabilities; ``SET_ASIDE`` where the gate refused.
         floors: Per exam, frames kept at least (the lesions its report names).
         share: Kept share, 0-1.
         selection: ``pooled`` or ``per_exam``.
@@ -139,7 +179,7 @@ def select(
         )
         keep = np.zeros(len(values), dtype=bool)
         keep[order[: min(len(values), max(floor, count))]] = True
-        kept.append(keep)
+        kept.append(keep & (values > SET_ASIDE))
     return kept
 
 
@@ -176,6 +216,16 @@ def score_frames(
     return np.array([found[path] for path in paths])
 
 
+def set_aside(store: FrameStore, paths: Sequence[Path]) -> list[str | None]:
+    """Why the quality gate, at its default limits, sets each frame aside; None = it passes."""
+    limits = QualityLimits()
+    found: dict[Path, str | None] = {}
+    for path in track(dict.fromkeys(paths), description="quality gate"):
+        reason = assess(store.get([path])[0].numpy(), limits)
+        found[path] = None if reason is None else str(reason)
+    return [found[path] for path in paths]
+
+
 def _round(
     folder: Path,
     name: str,
@@ -188,8 +238,7 @@ def _round(
 ) -> None:
     def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         paths, classes = pools.draw(config.batch, rng)
-        no_size = torch.zeros(len(paths), dtype=torch.bool)
-        pixels = augment(store.get(paths), store.contract, config.px, rng, no_size)
+        pixels = augment(store.get(paths), store.contract, config.px, rng, keep_shape=False)
         captions = model.encode_ids(ids)
         images = model.encode_images(pixels)
         return {"caption_loss": caption_loss(images, captions, model.logit_scale, classes)}
@@ -203,6 +252,7 @@ def cleanse(
     model: EndoClip,
     tokenize: Any,
     store: FrameStore,
+    root: Path,
     exams: list[Exam],
     share: Share,
     config: CleansingConfig,
@@ -215,6 +265,7 @@ def cleanse(
         model: Trained in place.
         tokenize: texts -> ids.
         store: Frames.
+        root: The archive's folder, which the ledger's paths start from.
         exams: Exams of the train part and, scored but not trained on, of the select part.
         share: Prevalence; the upper end of its interval is kept, since a lost lesion costs more
             than a kept background frame.
@@ -227,14 +278,19 @@ def cleanse(
     ids = tokenize(list(SENTENCES))
     everything = [frame for exam in exams for frame in exam.frames]
     first_scores = folder / "round1.npy"
+    reasons = set_aside(store, everything)
+    passed = np.array([reason is None for reason in reasons])
+    usable = {f for f, ok in zip(everything, passed, strict=True) if ok}
     training = [exam for exam in exams if exam.part == "train"]
-    positive = [f for e in training if e.positive for f in e.frames]
-    negative = [f for e in training if not e.positive for f in e.frames]
+    positive = [f for e in training if e.positive for f in e.frames if f in usable]
+    negative = [f for e in training if not e.positive for f in e.frames if f in usable]
     _round(folder, "round1", model, ids, store, _Pools(positive, negative), config, schedule)
     if not first_scores.exists():
-        np.save(first_scores, score_frames(model, ids, store, everything, config.px))
+        with first_scores.with_suffix(".tmp").open("wb") as file:
+            np.save(file, score_frames(model, ids, store, everything, config.px))
+        first_scores.with_suffix(".tmp").replace(first_scores)
     round1 = np.load(first_scores)
-    keep1 = _kept(exams, round1, share, config)
+    keep1 = _kept(exams, np.where(passed, round1, SET_ASIDE), share, config)
     chosen = [
         f
         for e, k in zip(exams, keep1, strict=True)
@@ -247,8 +303,8 @@ def cleanse(
     pools = _Pools(chosen, [negative[i] for i in order])
     _round(folder, "round2", model, ids, store, pools, config, schedule)
     round2 = score_frames(model, ids, store, everything, config.px)
-    keep2 = _kept(exams, round2, share, config)
-    _write_ledger(folder / "ledger.jsonl", exams, round1, round2, keep2)
+    keep2 = _kept(exams, np.where(passed, round2, SET_ASIDE), share, config)
+    _write_ledger(folder / "ledger.jsonl", root, exams, round1, round2, reasons, keep2)
     save_weights(model, folder / "weights.pt")
     return {
         "share": share.value,
@@ -256,6 +312,7 @@ def cleanse(
         "share_high": share.high,
         "share_sample": share.sample,
         "kept": int(sum(k.sum() for k in keep2)),
+        "set_aside": int((~passed).sum()),
     }
 
 
@@ -280,9 +337,11 @@ def _kept(
 
 def _write_ledger(
     path: Path,
+    root: Path,
     exams: list[Exam],
     round1: npt.NDArray[np.float64],
     round2: npt.NDArray[np.float64],
+    reasons: list[str | None],
     kept: list[npt.NDArray[np.bool_]],
 ) -> None:
     rows, i = [], 0
@@ -291,10 +350,11 @@ def _write_ledger(
             rows.append(
                 {
                     "record_id": exam.record_id,
-                    "frame": frame.name,
+                    "frame": frame.relative_to(root).as_posix(),
                     "positive": exam.positive,
                     "round1": float(round1[i]),
                     "round2": float(round2[i]),
+                    "reason": reasons[i],
                     "kept": bool(flag),
                 }
             )

@@ -1,6 +1,7 @@
 """What cleansing did, measured against the composer's truth - after the fact, never an input to it.
 
-Writes ``report.json``: frame AUROC of both rounds, recall and dropped background at the chosen
+Writes ``report.json``: frame AUROC of both rounds (frames that the quality gate set aside rank
+last; without the gate's help beside it), recall and dropped background at the chosen
 share and over a sweep of shares in both selection forms, and kept recall of small and flat
 lesions.
 """
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from training.cleansing import Share, read_ledger, select
+from training.cleansing import SET_ASIDE, Share, read_ledger, select
 from training.reading import Exam
 from training.records import read_truth
 from training.runs import write_json
@@ -56,7 +57,9 @@ def _measure(exams: Sequence[Exam], truth: Any, fates: Any, share: Share) -> dic
     small = np.array([bool(frame.get("small")) for frame in told]) & lesion
     flat = np.array([bool(frame.get("flat")) for frame in told]) & lesion
     kept = np.array([row.kept for row in rows])
-    scores = {name: np.array([getattr(row, name) for row in rows]) for name in ("round1", "round2")}
+    passed = np.array([row.reason is None for row in rows])
+    raw = {name: np.array([getattr(row, name) for row in rows]) for name in ("round1", "round2")}
+    scores = {name: np.where(passed, values, SET_ASIDE) for name, values in raw.items()}
     informative = np.array([frame["kind"] != "non_informative" for frame in told])
     floors = [max(1, len(exam.lesions)) for exam in exams]
     edges = np.cumsum([0, *(len(exam.frames) for exam in exams)])
@@ -73,6 +76,13 @@ def _measure(exams: Sequence[Exam], truth: Any, fates: Any, share: Share) -> dic
         "lesion_share": float(lesion.mean()),
         "auroc_round1": _auroc(lesion, scores["round1"]),
         "auroc_round2": _auroc(lesion, scores["round2"]),
+        "auroc_round1_without_gate": _auroc(lesion, raw["round1"]),
+        "auroc_round2_without_gate": _auroc(lesion, raw["round2"]),
+        "set_aside": {
+            "lesion": float((~passed[lesion]).mean()),
+            "background": float((~passed[~lesion & informative]).mean()),
+            "non_informative": float((~passed[~informative]).mean()),
+        },
         "auroc_round2_informative": _auroc(lesion[informative], scores["round2"][informative]),
         "recall_at_080_dropped": _recall_at_dropped(lesion, scores["round2"], 0.80),
         "kept": _kept_figures(kept, lesion, small, flat),

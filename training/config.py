@@ -85,7 +85,8 @@ class AttunementConfig:
         background: Background frames added to each step for the class sentences.
         lr: Peak learning rate.
         px: Side of the training pixels.
-        targets: ``soft`` (attributes) or ``one_hot`` (ablation arm).
+        targets: ``soft`` (attributes); ablation arms: ``one_hot`` (nothing else changes) and
+            ``plain`` (CLIP as it is: record texts, no class sentences).
         tau: Temperature of the soft targets.
         minimum_joint: Attributes that must be known on both sides.
         impression: Use the endoscopist's impression sentences as text.
@@ -175,9 +176,11 @@ class Recipe:
     bundle: BundleConfig
 
 
+POSITIVE = ("batch", "lr", "px", "tau", "records", "frames", "steps", "canaries")
+SHARES = ("cleansing.share", "attunement.single_source")
 CHOICES = {
     "cleansing.selection": ("pooled", "per_exam"),
-    "attunement.targets": ("soft", "one_hot"),
+    "attunement.targets": ("soft", "one_hot", "plain"),
     "bundle.text_precision": ("fp32", "int8"),
 }
 
@@ -262,6 +265,10 @@ def _value(where: str, value: object, kind: type, problems: list[str]) -> object
         problems.append(f"  {where}: expected {kind.__name__}, found {value!r}")
     elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         problems.append(f"  {where}: expected a number of at least 0, found {value!r}")
+    elif where.rpartition(".")[2] in POSITIVE and value == 0:
+        problems.append(f"  {where}: expected a number above 0, found {value!r}")
+    elif where in SHARES and isinstance(value, int | float) and value > 1:
+        problems.append(f"  {where}: expected a share of at most 1, found {value!r}")
     elif where in CHOICES and value not in CHOICES[where]:
         problems.append(f"  {where}: expected one of {', '.join(CHOICES[where])}, found {value!r}")
     return value

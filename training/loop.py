@@ -99,10 +99,11 @@ def train(
                 writer.add_scalar(f"{stage}/{name}", value, step)
             advance(row["total"])
             due = time.monotonic() - saved > schedule.checkpoint_s
-            if due or stopping() or step + 1 == schedule.steps:
+            stop = stopping()  # read once: a signal between two looks would skip the checkpoint
+            if due or stop or step + 1 == schedule.steps:
                 _save(checkpoint, model, optimiser, history)
                 saved = time.monotonic()
-            if stopping():
+            if stop:
                 raise KeyboardInterrupt(
                     f"{stage}: stopped after step {step + 1}, checkpoint written"
                 )

@@ -25,6 +25,7 @@ __all__ = [
     "soft_cross_entropy",
     "soft_targets",
     "unified_codes",
+    "union_similarity",
 ]
 
 
@@ -170,6 +171,34 @@ def unified_codes(codes: Sequence[Tensor], levels: Sequence[int]) -> Tensor:
             blocks.append(block)
         rows.append(torch.cat(blocks))
     return torch.stack(rows)
+
+
+def union_similarity(union: Tensor, levels: Sequence[int], minimum_joint: int = 3) -> Tensor:
+    """Mean overlap of two records' unified attributes over those known on both sides.
+
+    s_pq = mean_a |u_pa n u_qa| / |u_pa u u_qa| over attributes with a value on both sides; fewer
+    than ``minimum_joint`` of them give 0, as in ``attribute_similarity``. The paper does not give
+    this; we choose the Jaccard overlap because a value that only one record's lesions have
+    is a difference, and an attribute that one report leaves out is none.
+
+    Args:
+        union: (p, sum(levels)) multi-hot rows of ``unified_codes``.
+        levels: Number of levels of each attribute.
+        minimum_joint: Jointly known attributes needed.
+
+    Returns:
+        (p, p) in 0..1.
+    """
+    total = torch.zeros(len(union), len(union))
+    joint = torch.zeros(len(union), len(union))
+    for block in union.split(list(levels), dim=-1):
+        known = block.sum(-1) > 0
+        both = block @ block.T
+        either = block.sum(-1)[:, None] + block.sum(-1)[None, :] - both
+        jointly = known[:, None] & known[None, :]
+        total += torch.where(jointly, both / either.clamp_min(1.0), torch.zeros(()))
+        joint += jointly
+    return torch.where(joint >= minimum_joint, total / joint.clamp_min(1.0), torch.zeros(()))
 
 
 def pairwise_scores(

@@ -332,16 +332,21 @@ def train_mode(model: EndoClip) -> None:
 
 
 def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
-    """AdamW groups with learning-rate factors: trunk 1, new heads 4, text layers 0.2, unify 10.
+    """AdamW groups with learning-rate factors: trunk 1, heads 4, text 0.2, unify 10, scale 50.
 
     MiniLM's and CLIP's text layers are tuned at a fifth of the trunk's rate (language is kept),
-    projections start at random (or at the identity) and need to move further.
+    projections start at random (or at the identity) and need to move further. The logarithm of the
+    attention scale goes faster still: at the rate of the projections it went from 14.29 to 14.21
+    in a whole stage.
     """
-    picked: dict[str, list[nn.Parameter]] = {"trunk": [], "head": [], "text": [], "unify": []}
+    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 10.0, "scale": 50.0}
+    picked: dict[str, list[nn.Parameter]] = {name: [] for name in factors}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.startswith("unify."):
+        if name == "unify.log_scale":
+            picked["scale"].append(parameter)
+        elif name.startswith("unify."):
             picked["unify"].append(parameter)
         elif name.startswith(("clip.visual.head", "clip.text.proj")) or name.endswith(
             "logit_scale"
@@ -351,7 +356,6 @@ def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
             picked["text"].append(parameter)
         else:
             picked["trunk"].append(parameter)
-    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 10.0}
     return [{"params": picked[k], "factor": factors[k]} for k in picked if picked[k]]
 
 

@@ -38,14 +38,12 @@ class Lesion:
     Attributes:
         text: Its morphology sentences.
         codes: One level index per attribute, -1 = not mentioned.
-        states_size: The text states a size, so the frame's scale must not be augmented.
         opinion: 0 neoplastic, 1 non-neoplastic, -1 no impression given.
         opinion_text: The impression sentence, or "".
     """
 
     text: str
     codes: tuple[int, ...]
-    states_size: bool
     opinion: int
     opinion_text: str
 
@@ -123,7 +121,6 @@ def _lesion(finding: Finding) -> Lesion:
     return Lesion(
         text=without_number(finding.text),
         codes=tuple(codes),
-        states_size="size_band" in finding.attributes,
         opinion=opinion,
         opinion_text=without_number(finding.impression_text),
     )

@@ -2,7 +2,8 @@
 
 A stage works in ``<name>.partial`` and is renamed to ``<name>`` when its ``stamp.json`` is
 written. A finished folder with the same key (config, inputs, seed) is not redone; one with
-another key is refused.
+another key is refused. Inputs are named by the digest of their bytes, so that a stage made anew
+makes everything after it stale.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from training.errors import StaleInput
 
-__all__ = ["archive_digest", "commit", "libraries", "run_stage", "stamp_of", "write_json"]
+__all__ = [
+    "archive_digest",
+    "commit",
+    "file_digest",
+    "libraries",
+    "run_stage",
+    "stamp_of",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +37,10 @@ LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", 
 
 
 def run_stage(
-    folder: Path, key: Mapping[str, Any], body: Callable[[Path], Mapping[str, Any]]
+    folder: Path,
+    key: Mapping[str, Any],
+    body: Callable[[Path], Mapping[str, Any]],
+    twins: Sequence[Path] = (),
 ) -> Path:
     """Run a stage once.
 
@@ -37,6 +49,8 @@ def run_stage(
         key: What the result depends on; JSON values.
         body: Does the work in the folder it is given (resuming what lies there) and returns
             figures for the stamp.
+        twins: Folders of the same stage in other runs; one made from the same key is linked to
+            instead of being made again.
 
     Returns:
         ``folder``.
@@ -49,12 +63,18 @@ def run_stage(
         _compare(stamp_of(folder)["key"], plain, folder)
         log.info("stage=%s already done", folder.name)
         return folder
+    for twin in twins:
+        if twin.is_dir() and stamp_of(twin)["key"] == plain:
+            log.info("stage=%s is that of %s", folder.name, twin.parent.name)
+            folder.symlink_to(twin.resolve(), target_is_directory=True)
+            return folder
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    key_file = partial / "key.json"
+    # Beside the folder: what is in it is the stage's own.
+    key_file = folder.with_name(folder.name + ".key.json")
     if key_file.exists():
         _compare(json.loads(key_file.read_text("utf-8")), plain, partial)
-    key_file.write_text(json.dumps(plain, indent=1, sort_keys=True), "utf-8")
+    write_json(key_file, plain)
     start = time.monotonic()
     figures = body(partial)
     stamp = {
@@ -66,9 +86,17 @@ def run_stage(
         "seconds_this_run": round(time.monotonic() - start, 1),
     }
     write_json(partial / "stamp.json", stamp)
-    key_file.unlink()
     partial.rename(folder)
+    # Only now: a kill before the rename finds key and checkpoints where it needs them.
+    for path in (key_file, *folder.glob("*.ckpt")):
+        path.unlink()
     return folder
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, ``sha256:...``."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp_of(folder: Path) -> dict[str, Any]:
@@ -91,10 +119,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def archive_digest(archive: Path) -> str:
-    """Digest of an archive: records, split, and name and size of every frame."""
+    """Digest of an archive: records, split, labelled sample, name and size of every frame."""
     state = hashlib.sha256()
-    for name in ("records.jsonl", "split.json"):
-        state.update((archive / name).read_bytes())
+    for name in ("records.jsonl", "split.json", "labelled_sample.jsonl"):
+        if (archive / name).is_file():
+            state.update((archive / name).read_bytes())
     for path in sorted((archive / "frames").rglob("*")):
         if path.is_file():
             state.update(f"{path.relative_to(archive)}:{path.stat().st_size}\n".encode())

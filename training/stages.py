@@ -13,18 +13,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from model_store.bundle import Bundle
 from training import attunement, cleansing, unification
 from training.batches import FrameStore
 from training.cleansing_report import report_cleansing
 from training.config import Recipe, digest
+from training.errors import StaleInput
 from training.loop import Schedule
 from training.model import (
     EndoClip,
@@ -37,9 +40,9 @@ from training.model import (
 )
 from training.reading import Exam, read_exams
 from training.records import Archive, read
-from training.runs import archive_digest, run_stage
+from training.runs import archive_digest, file_digest, run_stage
 
-__all__ = ["Workshop", "open_workshop", "recipe_digest", "run_stages"]
+__all__ = ["Workshop", "open_workshop", "packed_from", "recipe_digest", "run_stages"]
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +103,13 @@ def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
     return Workshop(recipe, spec, found, read_exams(found.records), FrameStore(spec.contract))
 
 
-def run_stages(shop: Workshop, out: Path) -> Path:
+def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
     """Run what is not done yet.
+
+    Args:
+        shop: Recipe and archive.
+        out: Folder of the run.
+        twins: Folders of other runs, whose stages serve where they were made from the same.
 
     Returns:
         The last stage's folder (with ``weights.pt``).
@@ -109,34 +117,31 @@ def run_stages(shop: Workshop, out: Path) -> Path:
     Raises:
         StaleInput: A folder was made from other inputs.
     """
+    recipe = shop.recipe
+    stages: list[tuple[str, Any, Callable[..., dict[str, Any]]]] = [
+        ("1-cleansing", recipe.cleansing, _cleanse),
+        ("2-attunement", recipe.attunement, _attune),
+    ]
+    if recipe.unification.enabled:
+        stages.append(("3-unification", recipe.unification, _unify))
     key = {
         "archive": archive_digest(shop.archive.path),
-        "model": digest(shop.recipe.model),
-        "seed": shop.recipe.seed,
+        "model": digest(recipe.model),
+        "seed": recipe.seed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    first = run_stage(
-        out / "1-cleansing",
-        key | {"config": digest(shop.recipe.cleansing)},
-        lambda f: _cleanse(shop, f),
-    )
-    key |= {"cleansing": digest(shop.recipe.cleansing)}
-    second = run_stage(
-        out / "2-attunement",
-        key | {"config": digest(shop.recipe.attunement)},
-        lambda f: _attune(shop, first, f),
-    )
-    if not shop.recipe.unification.enabled:
-        return second
-    key |= {"attunement": digest(shop.recipe.attunement)}
-    return run_stage(
-        out / "3-unification",
-        key | {"config": digest(shop.recipe.unification)},
-        lambda f: _unify(shop, first, second, f),
-    )
+    done: list[Path] = []
+    for name, config, body in stages:
+        others = [twin / name for twin in twins]
+        own = key | {"config": digest(config)}
+        done.append(run_stage(out / name, own, partial(body, shop, tuple(done)), others))
+        key |= {f"weights of {name}": file_digest(done[-1] / "weights.pt")}
+        if (done[-1] / "ledger.jsonl").exists():
+            key |= {f"ledger of {name}": file_digest(done[-1] / "ledger.jsonl")}
+    return done[-1]
 
 
-def _cleanse(shop: Workshop, folder: Path) -> dict[str, Any]:
+def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.cleansing
     model, tokenize = shop.towers(None)
     if not config.enabled:
@@ -145,24 +150,27 @@ def _cleanse(shop: Workshop, folder: Path) -> dict[str, Any]:
     share = cleansing.read_share(shop.archive.path, config)
     exams = [e for e in shop.exams if e.part in ("train", "select")]
     schedule = shop.schedule(config.steps, config.lr, 1)
-    figures = cleansing.cleanse(folder, model, tokenize, shop.store, exams, share, config, schedule)
+    root = shop.archive.path.resolve()
+    figures = cleansing.cleanse(
+        folder, model, tokenize, shop.store, root, exams, share, config, schedule
+    )
     figures |= report_cleansing(shop.archive.path, folder, exams, share)
-    return _tidy(folder, figures)
+    return figures
 
 
-def _attune(shop: Workshop, first: Path, folder: Path) -> dict[str, Any]:
+def _attune(shop: Workshop, done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.attunement
-    model, tokenize = shop.towers(first / "weights.pt")
-    sampler = attunement.Sampler(shop.part("train"), _kept(shop, first), config)
+    model, tokenize = shop.towers(done[-1] / "weights.pt")
+    sampler = attunement.Sampler(*_cleansed(shop, done[0]), config)
     schedule = shop.schedule(config.steps, config.lr, 2)
-    return _tidy(folder, attunement.attune(folder, model, tokenize, shop.store, sampler, schedule))
+    return attunement.attune(folder, model, tokenize, shop.store, sampler, schedule)
 
 
-def _unify(shop: Workshop, first: Path, second: Path, folder: Path) -> dict[str, Any]:
+def _unify(shop: Workshop, done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.unification
-    model, tokenize = shop.towers(second / "weights.pt")
-    sampler = unification.PatientSampler(shop.part("train"), _kept(shop, first), config)
-    figures = unification.unify_records(
+    model, tokenize = shop.towers(done[-1] / "weights.pt")
+    sampler = unification.PatientSampler(*_cleansed(shop, done[0]), config)
+    return unification.unify_records(
         folder,
         model,
         tokenize,
@@ -171,28 +179,43 @@ def _unify(shop: Workshop, first: Path, second: Path, folder: Path) -> dict[str,
         shop.recipe.attunement.impression,
         shop.schedule(config.steps, config.lr, 3),
     )
-    return _tidy(folder, figures)
 
 
-def _kept(shop: Workshop, first: Path) -> dict[str, list[Path]]:
-    """Kept frames by record: the ledger's, or every frame where cleansing is off."""
+def _cleansed(shop: Workshop, first: Path) -> tuple[list[Exam], dict[str, list[Path]]]:
+    """Train exams without the frames set aside, and their kept frames by record.
+
+    Where cleansing is off every frame of a positive exam counts as kept.
+    """
+    exams = shop.part("train")
     if not shop.recipe.cleansing.enabled:
-        return {e.record_id: list(e.frames) for e in shop.exams if e.positive}
+        return exams, {e.record_id: list(e.frames) for e in exams if e.positive}
     fates = cleansing.read_ledger(first / "ledger.jsonl")
-    kept = {}
-    for exam in shop.exams:
-        flags = fates.get(exam.record_id, [])
-        kept[exam.record_id] = [f for f, fate in zip(exam.frames, flags, strict=False) if fate.kept]
-    return kept
-
-
-def _tidy(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
-    """A finished stage needs no checkpoints: its weights and histories stay."""
-    for path in folder.glob("*.ckpt"):
-        path.unlink()
-    return figures
+    passed, kept = [], {}
+    for exam in exams:
+        told = list(zip(exam.frames, fates[exam.record_id], strict=True))
+        kept[exam.record_id] = [frame for frame, fate in told if fate.kept]
+        usable = tuple(frame for frame, fate in told if fate.reason is None)
+        if usable:
+            passed.append(dataclasses.replace(exam, frames=usable))
+    return passed, kept
 
 
 def recipe_digest(recipe: Recipe) -> str:
     """Digest of the whole recipe."""
     return digest(dataclasses.asdict(recipe))
+
+
+def packed_from(bundle: Path, recipe: Recipe) -> None:
+    """See that a bundle which stands already is this recipe's.
+
+    Raises:
+        StaleInput: It was packed from another one.
+    """
+    if not bundle.exists():
+        return
+    found = Bundle.open(bundle).manifest.provenance.config_digest
+    if found != recipe_digest(recipe):
+        raise StaleInput(
+            f"{bundle.name} was packed from another recipe (expected {recipe_digest(recipe)}, "
+            f"found {found}); choose another output folder or delete it"
+        )

@@ -27,7 +27,14 @@ from training.claims import opinion_sentence, presence_sentence
 from training.config import UnificationConfig
 from training.errors import ConfigError
 from training.loop import Schedule, train
-from training.losses import pairwise_scores, soft_cross_entropy, soft_targets, unified_codes
+from training.losses import (
+    effective_targets,
+    pairwise_scores,
+    soft_cross_entropy,
+    soft_targets,
+    unified_codes,
+    union_similarity,
+)
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
 from training.reading import LEVELS, Exam
 
@@ -91,31 +98,32 @@ class PatientSampler:
         return Bags(exams, [self._frames(exam, rng) for exam in exams])
 
     def _frames(self, exam: Exam, rng: np.random.Generator) -> list[Path]:
-        """Up to two thirds kept frames, the rest background: the attention must find the lesion."""
+        """All kept frames as far as they fit, and background: the attention must find the lesions.
+
+        Kept frames are not thinned out: without its only neoplastic lesion a mixed record would
+        carry an impression that none of its frames bears out.
+        """
         limit = self.config.frames
         kept = set(self.kept.get(exam.record_id, []))
         first = [f for f in exam.frames if f in kept]
         rest = [f for f in exam.frames if f not in kept]
-        share = max(1, int(rng.integers(1, 2 * limit // 3 + 1)))
-        chosen = [first[i] for i in rng.permutation(len(first))[:share]]
+        chosen = [first[i] for i in rng.permutation(len(first))[: limit - limit // 4]]
         chosen += [rest[i] for i in rng.permutation(len(rest))[: limit - len(chosen)]]
-        return chosen or list(exam.frames[:limit])
+        return chosen
 
 
 def record_targets(exams: Sequence[Exam], tau: float) -> Tensor:
-    """Soft targets (p, p) from unified attributes: Dice overlap of the per-attribute unions.
+    """Soft targets (p, p) from the overlap of the records' unified attributes.
 
     Two polyp-free records are identical; a record with and one without a lesion share nothing.
     """
     nothing = (-1,) * len(LEVELS)
     codes = [torch.tensor([x.codes for x in e.lesions] or [nothing]) for e in exams]
     union = unified_codes(codes, LEVELS)
-    overlap = union @ union.T
-    size = union.sum(-1)
-    dice = 2 * overlap / (size[:, None] + size[None, :]).clamp_min(1.0)
+    similarity = union_similarity(union, LEVELS)
     free = torch.tensor([not e.positive for e in exams])
     identical = torch.eye(len(exams), dtype=torch.bool) | (free[:, None] & free[None, :])
-    return soft_targets(dice, tau, identical)
+    return soft_targets(similarity, tau, identical)
 
 
 def class_query_loss(
@@ -181,6 +189,8 @@ def _losses(
     captions = encoded[len(texts) :]
     presence = torch.tensor([0 if e.positive else 1 for e in bags.exams])
     losses = {
+        "effective_targets": effective_targets(targets).median(),
+        "attention_scale": model.unify.log_scale.detach().exp(),
         "record_loss": 0.5
         * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, backward)),
         "presence_loss": config.class_weight
@@ -212,11 +222,8 @@ def unify_records(
     def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         bags = sampler.draw(rng)
         flat = [frame for frames in bags.frames for frame in frames]
-        # Finding texts of a record state sizes of its lesions: scale stays as it is.
-        keep = torch.ones(len(flat), dtype=torch.bool)
-        encoded = model.encode_images(
-            augment(store.get(flat), store.contract, config.px, rng, keep)
-        )
+        pixels = augment(store.get(flat), store.contract, config.px, rng, keep_shape=True)
+        encoded = model.encode_images(pixels)
         mask = bags.mask
         images = torch.zeros(*mask.shape, model.dim)
         images[mask] = encoded

@@ -1,5 +1,6 @@
 """Stage 2: what a batch holds, what its targets are; neither uniform nor one-hot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,6 @@ def test_rows_are_single_lesion_records_and_background_says_no_polyp(exams: list
     b, g = sampler.config.batch, sampler.config.background
     assert len(batch.frames) == b + g
     assert batch.presence.tolist() == [0] * b + [1] * g
-    assert not batch.keep_size[b:].any()
 
 
 def test_half_of_the_batches_come_from_one_source(exams: list[Exam]) -> None:
@@ -74,8 +74,27 @@ def test_half_of_the_batches_come_from_one_source(exams: list[Exam]) -> None:
     single = 0
     for i in range(200):
         batch = sampler.draw(np.random.default_rng(i))
-        single += len({source[f] for f in batch.frames[: sampler.config.batch]}) == 1
+        # Background rows included: were they of all sources, a camera would tell them apart.
+        single += len({source[f] for f in batch.frames}) == 1
     assert 70 <= single <= 130
+
+
+def test_drawn_frames_never_fill_a_batch_and_sources_come_by_their_records(
+    exams: list[Exam],
+) -> None:
+    drawn = [
+        replace(exam, source="phantom", record_id=f"ph{i}", frames=(Path(f"ph{i}.jpg"),))
+        for i, exam in enumerate(exams[:60])
+    ]
+    sampler = _sampler([*exams, *drawn])
+    assert set(sampler.sources) == {"bkai", "kvasir"}
+    assert sum(sampler.sources.values()) == pytest.approx(1.0)
+    rows = [
+        frame
+        for i in range(100)
+        for frame in sampler.draw(np.random.default_rng(i)).frames[: sampler.config.batch]
+    ]
+    assert np.mean([frame.name.startswith("ph") for frame in rows]) < 0.1
 
 
 def test_opinions_are_balanced_with_impressions_and_absent_without(exams: list[Exam]) -> None:
@@ -86,11 +105,18 @@ def test_opinions_are_balanced_with_impressions_and_absent_without(exams: list[E
     assert not any(withheld.opinion_texts)
 
 
-def test_a_size_that_is_stated_switches_the_scale_augmentation_off(exams: list[Exam]) -> None:
-    batch = _sampler(exams).draw(np.random.default_rng(3))
-    assert batch.keep_size[: len(batch.lesions)].tolist() == [x.states_size for x in batch.lesions]
-    assert batch.keep_size.any()
-    assert not batch.keep_size.all()
+def test_the_one_hot_arm_changes_the_targets_and_nothing_else(exams: list[Exam]) -> None:
+    soft, hard = _sampler(exams), _sampler(exams, "attunement.targets=one_hot")
+    one, other = (s.draw(np.random.default_rng(4)) for s in (soft, hard))
+    assert (one.frames, one.texts, one.presence_texts, one.opinion_texts) == (
+        other.frames,
+        other.texts,
+        other.presence_texts,
+        other.opinion_texts,
+    )
+    eye = torch.eye(soft.config.batch)
+    assert torch.equal(batch_targets(other, hard.config, similarity_tables()), eye)
+    assert not torch.equal(batch_targets(one, soft.config, similarity_tables()), eye)
 
 
 def test_targets_are_rows_of_mass_one_and_the_plain_arm_is_one_hot(exams: list[Exam]) -> None:
@@ -99,7 +125,7 @@ def test_targets_are_rows_of_mass_one_and_the_plain_arm_is_one_hot(exams: list[E
         sampler.draw(np.random.default_rng(4)), sampler.config, similarity_tables()
     )
     assert torch.allclose(targets.sum(-1), torch.ones(len(targets)))
-    plain = _sampler(exams, "attunement.targets=one_hot")
+    plain = _sampler(exams, "attunement.targets=plain")
     batch = plain.draw(np.random.default_rng(4))
     assert len(batch.texts) == plain.config.batch + plain.config.background
     assert torch.equal(

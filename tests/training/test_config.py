@@ -23,7 +23,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     text = (CONFIGS / "smoke.toml").read_text("utf-8")
     text = (
         text.replace("seed = 1", 'seed = "one"')
-        .replace("tau = 0.15", "tua = 0.15")
+        .replace("tau = 0.08", "tua = 0.08")
         .replace('"pooled"', '"all"')
     )
     (tmp_path / "bad.toml").write_text(text, "utf-8")
@@ -45,6 +45,20 @@ def test_overrides_change_one_value_and_the_digest() -> None:
     assert changed.attunement.targets == "one_hot"
     assert digest(plain) != digest(changed)
     assert digest(plain.model) == digest(changed.model)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("attunement.tau=0", "above 0"),
+        ("cleansing.batch=0", "above 0"),
+        ("cleansing.share=1.2", "at most 1"),
+        ("attunement.lr=-1.0", "at least 0"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(override: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load(CONFIGS / "smoke.toml", [override])
 
 
 def test_an_unknown_override_is_refused() -> None:

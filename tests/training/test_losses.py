@@ -1,6 +1,7 @@
 """Each objective against a naive twin in plain loops: values and gradients."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.losses import (  # noqa: E402
     pairwise_scores,
     soft_targets,
     unified_codes,
+    union_similarity,
 )
 from training.model import Unify  # noqa: E402
 from training.reading import LEVELS, similarity_tables  # noqa: E402
@@ -142,6 +144,31 @@ def test_effective_targets_show_the_silent_failures_of_temperature(
 def test_unified_codes_are_the_union_of_a_records_findings() -> None:
     codes = torch.tensor([[0, -1], [2, 1]])
     assert unified_codes([codes], [3, 2]).tolist() == [[1.0, 0.0, 1.0, 0.0, 1.0]]
+
+
+def test_union_similarity_equals_its_naive_twin() -> None:
+    levels = [3, 2, 4, 3]
+    rng = np.random.default_rng(5)
+    union = torch.from_numpy((rng.random((6, 12)) < 0.35).astype(np.float32))
+    union[0, :8] = 0.0  # two attributes known at most: below the minimum
+    found = union_similarity(union, levels, 3)
+    edges = np.cumsum([0, *levels])
+    for p in range(6):
+        for q in range(6):
+            overlaps = []
+            for a, b in pairwise(edges):
+                one = {i for i in range(a, b) if union[p, i]}
+                other = {i for i in range(a, b) if union[q, i]}
+                if one and other:
+                    overlaps.append(len(one & other) / len(one | other))
+            expected = float(np.mean(overlaps)) if len(overlaps) >= 3 else 0.0
+            assert found[p, q].item() == pytest.approx(expected)
+
+
+def test_an_attribute_that_one_record_leaves_out_is_no_difference() -> None:
+    levels = [2, 2, 2, 2]
+    whole = unified_codes([torch.tensor([[0, 1, 0, 1]]), torch.tensor([[0, 1, 0, -1]])], levels)
+    assert union_similarity(whole, levels)[0, 1].item() == pytest.approx(1.0)
 
 
 def _trained_unify() -> Unify:

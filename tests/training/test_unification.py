@@ -34,6 +34,15 @@ def test_a_batch_holds_multi_single_and_lesion_free_records_of_distinct_groups()
     assert bags.mask.sum().item() == sum(len(frames) for frames in bags.frames)
 
 
+def test_every_kept_frame_is_in_the_bag_as_far_as_it_fits() -> None:
+    sampler = _sampler()
+    for seed in range(20):
+        bags = sampler.draw(np.random.default_rng(seed))
+        for exam, frames in zip(bags.exams, bags.frames, strict=True):
+            assert set(sampler.kept.get(exam.record_id, [])) <= set(frames)
+            assert len(frames) == len(set(frames)) <= CONFIG.frames
+
+
 def test_records_sharing_a_group_never_meet() -> None:
     sampler = _sampler()
     shared = frozenset({"bkai_shared"})
