@@ -1,5 +1,6 @@
 """Every kind of file becomes the right RGB pixels, upright and at the size of the contract."""
 
+import resource
 import struct
 
 import numpy as np
@@ -10,7 +11,6 @@ from model_store.images import (
     InputContract,
     crop_to,
     decode,
-    frame_from_array,
     open_rgb,
     preprocess,
     sniff,
@@ -102,6 +102,14 @@ def test_transparent_pixels_become_black_and_opaque_ones_stay(mode: str) -> None
     assert pixels[10, 90].tolist() == [90, 90, 90]
 
 
+def test_transparency_over_black_equals_compositing_for_every_value() -> None:
+    value, alpha = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    image = Image.fromarray(np.stack([value, 255 - value, value, alpha], axis=-1), "RGBA")
+    ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    expected = Image.alpha_composite(ground, image).convert("RGB")
+    assert np.array_equal(open_rgb(saved(image)), expected)
+
+
 def test_transparent_palette_entry_becomes_black() -> None:
     image = Image.new("P", (96, 80), 1)
     image.putpalette([255, 255, 255, *RED])
@@ -177,15 +185,26 @@ def test_tiny_crop_box_still_holds_a_pixel() -> None:
     assert crop_to(scene(), (0.999, 0.999, 1.0, 1.0)).size == (1, 1)
 
 
-def test_array_and_image_are_preprocessed_alike() -> None:
-    for contract in (SQUASH, SHORTEST):
-        same = frame_from_array(np.asarray(scene()), contract)
-        assert np.array_equal(same, preprocess(scene(), contract))
+@pytest.mark.parametrize("contract", [SQUASH, SHORTEST])
+@pytest.mark.parametrize("size", [(64, 60_000), (60_000, 64)])
+def test_absurdly_long_picture_is_resized_in_little_memory(
+    contract: InputContract, size: tuple[int, int]
+) -> None:
+    image = Image.new("RGB", size, RED)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels = preprocess(image, contract)
+    # Resized as it stands it would pass through 50 MB (squash) or 190 MB (shortest).
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+    assert (pixels == np.array(RED, np.uint8)).all()
 
 
-def test_array_of_another_kind_is_an_error() -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        frame_from_array(np.zeros((8, 8), np.uint8), SQUASH)
+def test_long_picture_keeps_its_middle() -> None:
+    image = Image.new("RGB", (100, 3000))
+    image.paste(RED, (0, 1450, 100, 1550))
+    assert (preprocess(image, SHORTEST)[8:-8] == np.array(RED, np.uint8)).all()
+    rows = preprocess(image, SQUASH)[:, 0, 0].astype(int)
+    assert rows[112] > 190
+    assert np.abs(rows - rows[::-1]).max() <= 1
 
 
 def test_shortest_keeps_the_middle_of_a_wide_image() -> None:
