@@ -54,8 +54,7 @@ class Settings(BaseModel):
         default_factory=lambda: max(2, os.cpu_count() or 2),
         ge=1,
         le=256,
-        description="Threads that decode frames; each holds one decoded frame (up to 3 bytes a "
-        "pixel).",
+        description="Threads that decode frames; each holds one frame, of 4 to 14 bytes a pixel.",
     )
     max_batch: int = Field(
         default=4,
@@ -71,7 +70,9 @@ class Settings(BaseModel):
     max_frame_pixels: int = Field(
         default=64_000_000,
         ge=4096,
-        description="Pixels of a frame; decoding holds 3 bytes for each, per decode thread.",
+        le=178_956_970,  # Pillow's own limit, twice its MAX_IMAGE_PIXELS
+        description="Pixels of a frame; decoding holds 4 bytes for each (with transparency 14), "
+        "per decode thread.",
     )
     min_side_px: int = Field(default=64, ge=1, description="Shorter side of a frame, at least.")
     max_frames: int = Field(default=512, ge=1, description="Frames of a request, all patients.")

@@ -59,6 +59,35 @@ def test_no_setting_is_documented_that_is_not_there():
     assert named == {f"ENDOCLIP_{name.upper()}" for name in Settings.model_fields}
 
 
+def documented_defaults(text: str) -> dict[str, str]:
+    """Name of a setting → its default as the table has it, in the words of the code."""
+    rows = re.findall(r"^\| `ENDOCLIP_([A-Z_]+)` \| ([^|]+) \|", text, flags=re.MULTILINE)
+    return {name.lower(): in_words_of_the_code(cell) for name, cell in rows}
+
+
+def in_words_of_the_code(cell: str) -> str:
+    if cell.endswith(" MiB"):
+        return str(int(cell.removesuffix(" MiB")) * 1024 * 1024)
+    return cell.strip("`") if cell.startswith("`") else cell.replace(" ", "")
+
+
+def test_documented_defaults_are_those_of_the_code():
+    # Of the others the default depends on the machine or the installation, and is put in words.
+    wanted = {
+        name: str(field.default)
+        for name, field in Settings.model_fields.items()
+        if field.default is not None and field.default_factory is None
+    }
+    found = documented_defaults(SERVICE)
+    assert len(wanted) >= 10
+    assert {name: found[name] for name in wanted} == wanted
+
+
+def test_default_guard_can_fail():
+    assert documented_defaults("| `ENDOCLIP_MAX_BATCH` | `8` | frames |") == {"max_batch": "8"}
+    assert documented_defaults("| `ENDOCLIP_X_BYTES` | 2 MiB | a |") == {"x_bytes": "2097152"}
+
+
 def test_every_error_code_is_documented_beside_its_status():
     rows = [line.split("|") for line in SERVICE.splitlines() if line.startswith("|")]
     documented = {

@@ -46,6 +46,7 @@ def test_only_the_given_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> N
         ({"ENDOCLIP_PORT": "abc"}, ["ENDOCLIP_PORT", "'abc'"]),
         ({"ENDOCLIP_PORT": "70000"}, ["ENDOCLIP_PORT", "65535"]),
         ({"ENDOCLIP_PROVIDER": "TPU"}, ["ENDOCLIP_PROVIDER", "CUDAExecutionProvider"]),
+        ({"ENDOCLIP_MAX_FRAME_PIXELS": "178956971"}, ["MAX_FRAME_PIXELS", "178956970"]),
         ({"ENDOCLIP_MAX_FRAMES": "0", "ENDOCLIP_X": "1"}, ["ENDOCLIP_MAX_FRAMES", "ENDOCLIP_X"]),
     ],
 )
