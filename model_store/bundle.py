@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 import numpy as np
 import numpy.typing as npt
 
-from model_store.canaries import Canaries, read_canaries
+from model_store.canaries import HEAD_LENGTH, Canaries, read_canaries
 from model_store.errors import BundleCorrupt, BundleError, BundleNotFound, UnknownLabelSet
 from model_store.label_sets import LabelSet, read_label_sets
 from model_store.manifest import (
@@ -35,6 +35,7 @@ from model_store.manifest import (
 from model_store.onnx_scan import uses_external_data
 from model_store.quality import QualityLimits
 from model_store.scoring import Calibration, read_calibrations
+from model_store.tokenizer import Tokenizer
 
 __all__ = [
     "FORMAT_VERSION",
@@ -61,7 +62,8 @@ class Bundle:
         label_sets: by name.
         calibrations: by name of label set; sets without one are scored, never decided.
         class_embeddings: by name of label set, float32 (k, d), unit rows.
-        canaries: frames with their recorded scores.
+        canaries: frames and a sentence, with what they gave when the bundle was packed.
+        card: text of MODEL_CARD.md.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Bundle:
     calibrations: Mapping[str, Calibration]
     class_embeddings: Mapping[str, npt.NDArray[np.float32]]
     canaries: Canaries
+    card: str
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
@@ -78,9 +81,9 @@ class Bundle:
 
         Args:
             path: the folder.
-            verify: also compare every file with its digest and look for external data in the
-                graphs; about 0.1 s for 40 MB. The set and the lengths of the files are always
-                checked.
+            verify: also compare every file with its digest, look for external data in the graphs
+                and open the tokenizer; about 0.2 s for 40 MB. The set and the lengths of the files
+                are always checked.
 
         Raises:
             BundleNotFound: no manifest there.
@@ -93,6 +96,7 @@ class Bundle:
         if verify:
             _check_digests(path, manifest)
             _check_graphs(path)
+            Tokenizer.open(path / "tokenizer.json", manifest.text)
         label_sets = read_label_sets((path / "label_sets.json").read_bytes())
         bundle = cls(
             path=path,
@@ -102,14 +106,10 @@ class Bundle:
             calibrations=read_calibrations((path / "calibration.json").read_bytes()),
             class_embeddings=_read_class_embeddings(path / "class_embeddings.npz"),
             canaries=read_canaries((path / "canaries.json").read_bytes()),
+            card=_read_card(path / "MODEL_CARD.md"),
         )
         _check_references(bundle)
         return bundle
-
-    @property
-    def card(self) -> str:
-        """Text of MODEL_CARD.md."""
-        return (self.path / "MODEL_CARD.md").read_text(encoding="utf-8")
 
     def label_set(self, name: str) -> LabelSet:
         """Look up a label set.
@@ -218,6 +218,13 @@ def _check_graphs(path: Path) -> None:
             raise BundleCorrupt(name, "all tensors inside the file", "external data")
 
 
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleCorrupt(path.name, "text in UTF-8", str(error)) from error
+
+
 def _read_class_embeddings(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -253,6 +260,19 @@ def _check_references(bundle: Bundle) -> None:
             raise BundleCorrupt(f"calibration.json: /{name}", "a set with a positive label", "none")
     frames = {name for name in bundle.manifest.files if name.startswith("canaries/")}
     _same_names("canaries.json", frames, {frame.file for frame in bundle.canaries.frames})
+    _check_heads(bundle)
+
+
+def _check_heads(bundle: Bundle) -> None:
+    """Refuse a canary whose record would compare less than the format says."""
+    length = min(HEAD_LENGTH, bundle.manifest.embedding_dim)
+    heads = [(frame.file, frame.embedding_head) for frame in bundle.canaries.frames]
+    if bundle.canaries.text is not None:
+        heads.append(("text", bundle.canaries.text.embedding_head))
+    for name, head in heads:
+        if len(head) != length:
+            where = f"canaries.json: {name}: embedding_head"
+            raise BundleCorrupt(where, f"{length} numbers", str(len(head)))
 
 
 def _same_names(where: str, expected: set[str], found: set[str]) -> None:

@@ -69,11 +69,6 @@ class Encoder:
         """Width d of an embedding."""
         return self.bundle.manifest.embedding_dim
 
-    @property
-    def text_loaded(self) -> bool:
-        """Whether the text tower has been loaded; it is on the first free text."""
-        return self._text is not None
-
     def encode_images(self, pixels: Pixels) -> Floats:
         """Encode frames.
 

@@ -1,7 +1,9 @@
 """The manifest: a bundle's typed description of itself, and the rules for its files' names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,6 +36,10 @@ REQUIRED_FILES = (
     "tokenizer.json",
     "unify.onnx",
 )
+# A name is part of a URL, and both stand in log lines and metrics.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+_UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,9 @@ def check_file_name(name: str) -> None:
 
 def _check_numbers(manifest: Manifest) -> None:
     rules = {
-        "name": (manifest.name.strip() != "", "a name"),
+        "name": (_NAME.fullmatch(manifest.name), "1 to 64 of A-Z a-z 0-9 . _ -, no dot first"),
+        "version": (_VERSION.fullmatch(manifest.version), "1 to 64 of A-Z a-z 0-9 . _ + -"),
+        "created": (_is_utc_time(manifest.created), "a UTC time of RFC 3339"),
         "intended_use": (manifest.intended_use.strip() != "", "a sentence"),
         "embedding_dim": (manifest.embedding_dim > 0, "at least 1"),
         "logit_scale": (_positive(manifest.logit_scale), "a finite number above 0"),
@@ -140,6 +148,13 @@ def _check_numbers(manifest: Manifest) -> None:
     for name, (holds, expected) in rules.items():
         if not holds:
             raise BundleCorrupt(f"{MANIFEST}: /{name}", expected, "something else")
+
+
+def _is_utc_time(text: str) -> bool:
+    try:
+        return bool(_UTC_TIME.fullmatch(text)) and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 def _positive(value: float) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,14 +20,17 @@ T = TypeVar("T")
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse UTF-8 JSON; repeated keys, NaN and Infinity are refused.
+    """Parse UTF-8 JSON; repeated keys and numbers that are not finite are refused.
 
     Raises:
         BundleCorrupt: naming `where`.
     """
     try:
         return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise BundleCorrupt(where, "strict JSON in UTF-8", str(error)) from error
@@ -138,7 +142,10 @@ def _read_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
 def _read_scalar(kind: Any, value: Any, where: str) -> Any:
     # bool is an int in Python, and JSON has one number type: 1 may stand for 1.0, true for neither.
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _misfit(where, "a number that a float can hold", value) from None
     if kind in (int, str, bool) and type(value) is kind:
         return value
     raise _misfit(where, f"a value of type {getattr(kind, '__name__', kind)}", value)
@@ -158,6 +165,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return table
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text[:40]} is more than a float can hold")
+    return number
 
 
 def _refuse_constant(name: str) -> float:

@@ -8,15 +8,20 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from model_store.bundle import Bundle, Manifest, pack
-from model_store.canaries import Canaries, CanaryFrame, write_canaries
+from model_store.canaries import (
+    HEAD_LENGTH,
+    Canaries,
+    CanaryFrame,
+    CanaryText,
+    write_canaries,
+)
 from model_store.encoder import Encoder, Floats
-from model_store.errors import SelfTestFailed
-from model_store.images import decode
+from model_store.errors import EncodeFailed, SelfTestFailed
+from model_store.images import Pixels, decode
 from model_store.patient import score_patient
+from model_store.quality import QualityLimits, assess
 
 __all__ = ["SelfTestReport", "measure_canaries", "pack_with_canaries", "self_test"]
-
-_HEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,14 @@ class SelfTestReport:
 
 
 def self_test(encoder: Encoder) -> SelfTestReport:
-    """Compare the canary frames' scores with the record, through the whole path from PNG bytes.
+    """Compare the canaries with the record: frames from their PNG bytes, and the sentence.
+
+    The whole path is taken: pixels, quality gate, tokens, all three graphs, calibration. Where the
+    record has no sentence one of the prompts is encoded all the same.
 
     Raises:
-        SelfTestFailed: a difference above the bundle's tolerance, or nothing to compare.
+        SelfTestFailed: a difference above the bundle's tolerance, nothing to compare, or a frame
+            that the quality gate sets aside.
         EncodeFailed: a graph did not run.
     """
     recorded = encoder.bundle.canaries
@@ -48,7 +57,8 @@ def self_test(encoder: Encoder) -> SelfTestReport:
         raise SelfTestFailed(float("inf"), recorded.tolerance, "the bundle has no canary frame")
     folder = encoder.bundle.path
     images = {frame.file: (folder / frame.file).read_bytes() for frame in recorded.frames}
-    measured = measure_canaries(encoder, images, recorded.tolerance)
+    sentence = recorded.text.sentence if recorded.text else None
+    measured = measure_canaries(encoder, images, recorded.tolerance, sentence)
     differences = dict(_differences(recorded, measured))
     worst = max(differences, key=differences.__getitem__)
     # Written so that a NaN fails as well.
@@ -60,27 +70,34 @@ def self_test(encoder: Encoder) -> SelfTestReport:
 
 
 def measure_canaries(
-    encoder: Encoder, images: Mapping[str, bytes], tolerance: float = 1e-3
+    encoder: Encoder,
+    images: Mapping[str, bytes],
+    tolerance: float = 1e-3,
+    sentence: str | None = None,
 ) -> Canaries:
-    """Score frames as canaries.
+    """Score frames as canaries, and encode a sentence.
 
     Args:
         encoder: of the bundle they are for.
         images: `canaries/<name>.png` → PNG bytes, at least one.
         tolerance: to be recorded with them.
+        sentence: the first prompt of the bundle when None.
 
     Returns:
         The canaries, in the order of `images`.
+
+    Raises:
+        SelfTestFailed: the quality gate sets a frame aside.
+        EncodeFailed: a graph did not run, or gave embeddings of another width.
     """
-    contract = encoder.bundle.manifest.input
-    pixels = np.stack([decode(data, contract) for data in images.values()])
-    embeddings = encoder.encode_images(pixels)
+    pixels = [_passed(encoder, name, data, tolerance) for name, data in images.items()]
+    embeddings = encoder.encode_images(np.stack(pixels))
     singles = [_probabilities(encoder, embeddings[i : i + 1]) for i in range(len(embeddings))]
     frames = tuple(
-        CanaryFrame(name, singles[i], tuple(float(x) for x in embeddings[i][:_HEAD]))
-        for i, name in enumerate(images)
+        CanaryFrame(name, singles[i], _head(embeddings[i])) for i, name in enumerate(images)
     )
-    return Canaries(tolerance, frames, _probabilities(encoder, embeddings))
+    text = _text(encoder, sentence or _first_prompt(encoder.bundle))
+    return Canaries(tolerance, frames, _probabilities(encoder, embeddings), text)
 
 
 def pack_with_canaries(
@@ -116,6 +133,33 @@ def pack_with_canaries(
     return bundle
 
 
+def _passed(encoder: Encoder, name: str, data: bytes, tolerance: float) -> Pixels:
+    """Decode a canary frame, and hold it against the quality gate."""
+    manifest = encoder.bundle.manifest
+    pixels = decode(data, manifest.input)
+    reason = assess(pixels, QualityLimits.of(manifest.quality_gate))
+    if reason is not None:
+        raise SelfTestFailed(float("inf"), tolerance, f"{name} is set aside as {reason.value}")
+    return pixels
+
+
+def _text(encoder: Encoder, sentence: str) -> CanaryText:
+    rows = encoder.encode_texts([sentence])
+    if rows.shape != (1, encoder.dimension):
+        raise EncodeFailed(
+            f"expected a text embedding (1, {encoder.dimension}); found {rows.shape}"
+        )
+    return CanaryText(sentence, _head(rows[0]))
+
+
+def _first_prompt(bundle: Bundle) -> str:
+    return bundle.label_sets[min(bundle.label_sets)].labels[0].prompts[0]
+
+
+def _head(embedding: Floats) -> tuple[float, ...]:
+    return tuple(float(number) for number in embedding[:HEAD_LENGTH])
+
+
 def _probabilities(encoder: Encoder, embeddings: Floats) -> dict[str, float]:
     """Positive probability of one patient made of all frames, for every calibrated set."""
     found = {}
@@ -132,11 +176,19 @@ def _differences(recorded: Canaries, measured: Canaries) -> Iterator[tuple[str, 
     """Name and size of every difference; what is missing on either side differs infinitely."""
     for old, new in zip(recorded.frames, measured.frames, strict=True):
         yield from _between(old.file, old.probability, new.probability)
-        for index, (was, now) in enumerate(
-            zip(old.embedding_head, new.embedding_head, strict=False)
-        ):
-            yield f"{old.file} embedding {index}", abs(was - now)
+        yield from _between_heads(old.file, old.embedding_head, new.embedding_head)
     yield from _between("patient", recorded.patient, measured.patient)
+    if recorded.text and measured.text:
+        yield from _between_heads(
+            "text", recorded.text.embedding_head, measured.text.embedding_head
+        )
+
+
+def _between_heads(
+    where: str, old: tuple[float, ...], new: tuple[float, ...]
+) -> Iterator[tuple[str, float]]:
+    for index, (was, now) in enumerate(zip(old, new, strict=True)):
+        yield f"{where} embedding {index}", abs(was - now)
 
 
 def _between(

@@ -44,7 +44,7 @@ NAMED_TASKS: Mapping[str, str] = {
     "polyp-detection": "polyp_detection",
     "malignancy": "malignancy",
 }
-_DEFAULT_POINT = "balanced"
+_POINTS = ("balanced", "sensitivity_first", "specificity_first")
 _CACHED_SETS = 64
 _logger = logging.getLogger(__name__)
 
@@ -193,7 +193,6 @@ class Engine:
 
     async def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
-        await self._load_text_tower()
         return await all_of([self._submit("texts", text) for text in texts])
 
     async def class_embeddings(self, label_set: LabelSet) -> Floats:
@@ -202,7 +201,6 @@ class Engine:
             return self.encoder.class_embeddings(label_set)
         cached = self._free_classes.get(label_set)
         if cached is None:
-            await self._load_text_tower()
             parts = await all_of([self._submit("labels", pair) for pair in _pairs(label_set)])
             cached = np.concatenate(parts)
             while len(self._free_classes) >= _CACHED_SETS:
@@ -229,11 +227,6 @@ class Engine:
 
     async def _submit(self, kind: str, value: Any) -> Any:
         return await asyncio.wrap_future(self._batcher.submit(kind, value))
-
-    async def _load_text_tower(self) -> None:
-        # Not on the worker: frames of other requests would wait for the file to be read.
-        if not self.encoder.text_loaded:
-            await asyncio.to_thread(self.encoder.encode_texts, ())
 
     def _read(self, frame: FrameIn, box: Box) -> tuple[Pixels, AbstainReason | None]:
         if frame.data is None:
@@ -285,9 +278,9 @@ def _check_named_tasks(bundle: Bundle) -> None:
             raise BundleCorrupt(
                 "label_sets.json, calibration.json", f"{name}, with a positive label", "none"
             )
-        if _DEFAULT_POINT not in calibration.operating_points:
+        if set(calibration.operating_points) != set(_POINTS):
             raise BundleCorrupt(
                 f"calibration.json: /{name}/operating_points",
-                _DEFAULT_POINT,
+                ", ".join(_POINTS),
                 ", ".join(calibration.operating_points) or "none",
             )

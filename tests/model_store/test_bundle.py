@@ -180,7 +180,17 @@ def test_format_version_of_another_type_is_refused(copy: Path, version: Any) -> 
         (lambda m: m["input"].update(mean=[0.5, 0.5]), "/input/mean"),
         (lambda m: m["input"].update(std=[0, 1, 1]), "/input/std"),
         (lambda m: m.update(logit_scale=0), "/logit_scale"),
+        (lambda m: m.update(logit_scale=10**400), "/logit_scale.*float can hold"),
         (lambda m: m.update(embedding_dim=True), "/embedding_dim"),
+        (lambda m: m.update(name="a/b"), "/name"),
+        (lambda m: m.update(name="a\nb"), "/name"),
+        (lambda m: m.update(name=".."), "/name"),
+        (lambda m: m.update(version=""), "/version"),
+        (lambda m: m.update(version="1 0"), "/version"),
+        (lambda m: m.update(created="yesterday"), "/created"),
+        (lambda m: m.update(created="2025-01-01"), "/created"),
+        (lambda m: m.update(created="2025-02-30T00:00:00Z"), "/created"),
+        (lambda m: m.update(created="2025-01-01T00:00:00+01:00"), "/created"),
         (lambda m: m.update(intended_use=" "), "/intended_use"),
         (lambda m: m["files"]["unify.onnx"].update(bytes=-1), "unify.onnx"),
         (lambda m: m["files"].pop("unify.onnx"), "unify.onnx"),
@@ -197,7 +207,10 @@ def test_senseless_manifest_is_refused_naming_the_field(
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1, "a": 2}', '{"logit_scale": NaN}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"a": 1, "a": 2}', '{"logit_scale": NaN}', '{"logit_scale": 1e999}', "\0"],
+)
 def test_manifest_that_is_no_strict_json_object_is_refused(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(BundleCorrupt, match=r"manifest\.json"):
@@ -253,6 +266,20 @@ def test_external_data_is_found_inside_sub_graphs_and_attributes() -> None:
 def test_graph_that_is_no_protobuf_is_refused(copy: Path, tmp_path: Path, data: bytes) -> None:
     with pytest.raises(BundleCorrupt, match="ONNX"):
         repack(copy, tmp_path, image_tower__onnx=data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"tokenizer__json": b"{}"}, "tokenizers file"),
+        ({"MODEL_CARD__md": b"# \xff"}, "UTF-8"),
+    ],
+)
+def test_file_that_could_not_be_read_later_is_refused(
+    copy: Path, tmp_path: Path, changed: dict[str, bytes], named: str
+) -> None:
+    with pytest.raises(BundleCorrupt, match=named):
+        repack(copy, tmp_path, **changed)
 
 
 def test_class_embeddings_must_be_plain_unit_rows_of_every_set(copy: Path, tmp_path: Path) -> None:

@@ -89,9 +89,9 @@ def test_text_tower_is_loaded_on_the_first_free_text_only(tiny: Bundle) -> None:
     encoder = Encoder(tiny, threads=1)
     encoder.encode_images(noise(1))
     encoder.class_embeddings(tiny.label_set("malignancy"))
-    assert not encoder.text_loaded
+    assert encoder._text is None
     encoder.encode_texts(["red"])
-    assert encoder.text_loaded
+    assert encoder._text is not None
 
 
 def test_stored_class_embeddings_equal_those_of_the_prompts(encoder: Encoder) -> None:

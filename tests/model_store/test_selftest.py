@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from model_store.bundle import Bundle, pack
 from model_store.canaries import read_canaries
 from model_store.encoder import Encoder
-from model_store.errors import BundleCorrupt, SelfTestFailed
+from model_store.errors import BundleCorrupt, EncodeFailed, SelfTestFailed
 from model_store.selftest import self_test
 from tests import tiny_bundle
 
@@ -31,8 +32,9 @@ def test_untouched_bundle_passes(encoder: Encoder) -> None:
     report = self_test(encoder)
     assert report.max_difference <= report.tolerance == 1e-3
     assert report.provider == encoder.provider
-    # Three frames of two probabilities and four numbers, and the patient's two probabilities.
-    assert report.compared == 3 * (2 + 4) + 2
+    # Three frames of two probabilities and four numbers, the patient's two probabilities, and the
+    # sentence's four numbers.
+    assert report.compared == 3 * (2 + 4) + 2 + 4
 
 
 def test_one_canary_lies_near_a_threshold(tiny: Bundle) -> None:
@@ -56,6 +58,8 @@ def test_edited_mean_in_the_image_tower_is_noticed(tiny: Bundle, tmp_path: Path)
     [
         (lambda c: c["frames"][0]["probability"].update(malignancy=0.5), "malignancy"),
         (lambda c: c["frames"][1]["embedding_head"].__setitem__(2, 0.9), "embedding 2"),
+        (lambda c: c["text"]["embedding_head"].__setitem__(0, 0.9), "text embedding 0"),
+        (lambda c: c["text"].update(sentence="blue"), "text embedding"),
         (lambda c: c["patient"].update(polyp_detection=0.5), "patient polyp_detection"),
         (lambda c: c["patient"].update(more=0.5), "patient more"),
         (lambda c: c["frames"][0].update(probability={}), "malignancy"),
@@ -67,6 +71,48 @@ def test_moved_canary_record_fails_naming_the_number(
     moved = repacked(tiny, tmp_path / "b", canaries__json=edited(tiny, change))
     with pytest.raises(SelfTestFailed, match=named):
         self_test(moved)
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_text_tower_that_is_another_graph_is_noticed(
+    tiny: Bundle, tmp_path: Path, *, with_record: bool
+) -> None:
+    changed = {"text_tower__onnx": (tiny.path / "unify.onnx").read_bytes()}
+    if not with_record:
+        changed["canaries__json"] = edited(tiny, lambda c: c.pop("text"))
+    with pytest.raises(EncodeFailed):
+        self_test(repacked(tiny, tmp_path / "b", **changed))
+
+
+def test_older_bundle_without_a_sentence_passes(tiny: Bundle, tmp_path: Path) -> None:
+    encoder = repacked(tiny, tmp_path / "b", canaries__json=edited(tiny, lambda c: c.pop("text")))
+    assert encoder.bundle.canaries.text is None
+    assert self_test(encoder).compared == 3 * (2 + 4) + 2
+
+
+def test_canary_that_the_gate_sets_aside_is_noticed(tiny: Bundle, tmp_path: Path) -> None:
+    files: dict[str, bytes | Path] = {name: tiny.path / name for name in tiny.manifest.files}
+    gate = tiny.manifest.quality_gate | {"min_detail": 0.3}
+    bundle = pack(tmp_path / "b", replace(tiny_bundle.manifest(), quality_gate=gate), files)
+    with pytest.raises(SelfTestFailed, match=r"normal\.png is set aside as blurred"):
+        self_test(Encoder(bundle, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["frames"].append(c["frames"][0]), "each file once"),
+        (lambda c: c["frames"][0].update(embedding_head=[]), "4 numbers; found 0"),
+        (lambda c: c["text"].update(embedding_head=[0.0] * 5), "4 numbers; found 5"),
+        (lambda c: c["text"].update(more=1), "unknown more"),
+        (lambda c: c.pop("patient"), "without patient"),
+    ],
+)
+def test_senseless_canary_record_is_refused(
+    tiny: Bundle, tmp_path: Path, change: Callable[[Any], None], named: str
+) -> None:
+    with pytest.raises(BundleCorrupt, match=named):
+        repacked(tiny, tmp_path / "b", canaries__json=edited(tiny, change))
 
 
 def test_bundle_without_canaries_does_not_pass(tiny: Bundle, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
+from model_store.bundle import pack
+from model_store.errors import BundleCorrupt
 from service.answers import (
     Devices,
     Embeddings,
@@ -26,6 +28,7 @@ from service.answers import (
 )
 from service.app import create_app
 from service.settings import Settings
+from tests import tiny_bundle
 from tests.service.conftest import BLACK, Running, Serve, image, patient, problem_of
 
 PNG = {"Content-Type": "image/png"}
@@ -103,6 +106,30 @@ def test_canary_that_scores_otherwise_leaves_the_service_up_but_not_ready(
             assert int(answer.headers["retry-after"]) > 0
         assert figures(up.client)[("endoclip_ready",)] == 0
         assert up.client.get("/v1/models").status_code == 200
+
+
+def test_text_tower_that_fails_leaves_the_service_not_ready(tmp_path: Path, serve: Serve) -> None:
+    path = tiny_bundle.build_tiny_bundle(tmp_path / "whole")
+    files: dict[str, bytes | Path] = {p.name: p for p in path.iterdir() if p.is_file()}
+    files |= {f"canaries/{p.name}": p for p in (path / "canaries").iterdir()}
+    del files["manifest.json"]
+    pack(tmp_path / "b", tiny_bundle.manifest(), files | {"text_tower.onnx": path / "unify.onnx"})
+    with serve(bundle=tmp_path / "b") as up:
+        problem_of(up.client.get("/readyz"), 503, "not_ready")
+        answer = up.client.post("/v1/embeddings", json={"texts": ["red"]})
+        problem_of(answer, 503, "not_ready")
+
+
+@pytest.mark.parametrize("name", ["balanced", "sensitivity_first", "specificity_first"])
+def test_bundle_without_one_of_the_three_operating_points_is_not_served(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
+    def drop(document: dict[str, Any]) -> None:
+        del document["malignancy"]["operating_points"][name]
+
+    path = edited(bundle, tmp_path / "b", "calibration.json", drop)
+    with pytest.raises(BundleCorrupt, match="balanced, sensitivity_first, specificity_first"):
+        create_app(Settings(bundle=path))
 
 
 def test_dead_worker_is_not_ready(serve: Serve) -> None:
