@@ -3,7 +3,7 @@
     EndoClipError
     ├── InvalidInput                    the caller can put it right
     │   ├── ImageRejected               code (ImageCode), message
-    │   ├── LabelSetInvalid             message
+    │   ├── LabelSetInvalid             message, pointer into the list of labels
     │   ├── UnknownLabelSet             name, known
     │   ├── UnknownOperatingPoint       name, known
     │   └── UnknownDevice               name, known
@@ -65,7 +65,12 @@ class EndoClipError(Exception):
 
 
 class InvalidInput(EndoClipError):
-    """What the caller sent cannot be used; sending something else helps."""
+    """What the caller sent cannot be used; sending something else helps.
+
+    `pointer` says where in it, as RFC 6901 has it, where that is known.
+    """
+
+    pointer = ""
 
 
 class ImageRejected(InvalidInput):
@@ -81,13 +86,17 @@ class ImageRejected(InvalidInput):
 
 
 class LabelSetInvalid(InvalidInput):
-    """A label set breaks a rule: number of labels or prompts, lengths, duplicates."""
+    """A label set breaks a rule: number of labels or prompts, lengths, repeated labels."""
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
 
 
 class _Unknown(InvalidInput):
     """A name that is not among the known ones."""
 
-    kind = "name"
+    kind = "a name"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -95,25 +104,25 @@ class _Unknown(InvalidInput):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
-        return f"expected a {self.kind} out of {', '.join(self.known)}; found {self.name!r}"
+        return f"expected {self.kind} out of {', '.join(self.known)}; found {self.name!r}"
 
 
 class UnknownLabelSet(_Unknown):
     """The bundle has no label set of that name."""
 
-    kind = "label set"
+    kind = "a label set"
 
 
 class UnknownOperatingPoint(_Unknown):
     """The bundle has no operating point of that name."""
 
-    kind = "operating point"
+    kind = "an operating point"
 
 
 class UnknownDevice(_Unknown):
     """No device profile of that name is set up."""
 
-    kind = "device"
+    kind = "a device"
 
 
 class BundleError(EndoClipError):

@@ -5,7 +5,7 @@ obey the same rules, checked in one place.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from model_store.errors import BundleCorrupt, LabelSetInvalid
@@ -60,8 +60,8 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         _check_labels(self)
-        for label in self.labels:
-            _check_prompts(label)
+        for index, label in enumerate(self.labels):
+            _check_prompts(label, index)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,10 +78,6 @@ class LabelSet:
         """Index of the positive label, or None."""
         return None if self.positive is None else self.names.index(self.positive)
 
-    def without_positive(self) -> "LabelSet":
-        """The same labels with none of them positive, as a zero-shot request scores them."""
-        return replace(self, positive=None)
-
     @classmethod
     def from_free(cls, labels: Iterable[Mapping[str, Any]]) -> "LabelSet":
         """Build the set of a zero-shot request.
@@ -93,7 +89,7 @@ class LabelSet:
             A set without name, definitions or positive label.
 
         Raises:
-            LabelSetInvalid: naming the rule that is broken.
+            LabelSetInvalid: naming the rule that is broken, and where.
         """
         return cls("", tuple(_free_label(entry, index) for index, entry in enumerate(labels)))
 
@@ -118,7 +114,8 @@ def read_label_sets(data: bytes, where: str = "label_sets.json") -> dict[str, La
         try:
             sets[name] = LabelSet(name, entry.labels, entry.positive)
         except LabelSetInvalid as error:
-            raise BundleCorrupt(f"{where}: /{name}", "a valid label set", str(error)) from error
+            place = f"{where}: /{name}" + (f"/labels{error.pointer}" if error.pointer else "")
+            raise BundleCorrupt(place, "a valid label set", str(error)) from error
     return sets
 
 
@@ -128,13 +125,14 @@ def write_label_sets(sets: Iterable[LabelSet]) -> bytes:
 
 
 def _free_label(entry: Mapping[str, Any], index: int) -> Label:
+    at = f"/{index}"
     if not isinstance(entry, Mapping) or set(entry) != {"label", "prompts"}:
-        raise LabelSetInvalid(f"expected label and prompts at labels/{index}")
+        raise LabelSetInvalid("expected an object of label and prompts", at)
     label, prompts = entry["label"], entry["prompts"]
-    if not isinstance(label, str) or not isinstance(prompts, list | tuple):
-        raise LabelSetInvalid(f"expected a string and a list of strings at labels/{index}")
-    if not all(isinstance(prompt, str) for prompt in prompts):
-        raise LabelSetInvalid(f"expected strings at labels/{index}/prompts")
+    if not isinstance(label, str):
+        raise LabelSetInvalid("expected a string", f"{at}/label")
+    if not isinstance(prompts, list | tuple) or not all(isinstance(one, str) for one in prompts):
+        raise LabelSetInvalid("expected a list of strings", f"{at}/prompts")
     return Label(label, "", tuple(prompts))
 
 
@@ -142,13 +140,15 @@ def _check_labels(label_set: LabelSet) -> None:
     names = label_set.names
     if not 2 <= len(names) <= MAX_LABELS:
         raise LabelSetInvalid(f"expected 2 to {MAX_LABELS} labels; found {len(names)}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise LabelSetInvalid(f"expected distinct labels; found {', '.join(repeated)} repeated")
-    for name in names:
+    for index, name in enumerate(names):
         if not name.strip() or len(name) > MAX_LABEL_CHARS:
             raise LabelSetInvalid(
-                f"expected a label of 1 to {MAX_LABEL_CHARS} characters; found {name[:80]!r}"
+                f"expected a label of 1 to {MAX_LABEL_CHARS} characters; found {name[:80]!r}",
+                f"/{index}/label",
+            )
+        if name in names[:index]:
+            raise LabelSetInvalid(
+                f"expected distinct labels; found {name} repeated", f"/{index}/label"
             )
     if label_set.positive is not None and label_set.positive not in names:
         raise LabelSetInvalid(
@@ -157,17 +157,17 @@ def _check_labels(label_set: LabelSet) -> None:
         )
 
 
-def _check_prompts(label: Label) -> None:
+def _check_prompts(label: Label, index: int) -> None:
+    at = f"/{index}/prompts"
     count = len(label.prompts)
     if not 1 <= count <= MAX_PROMPTS:
         raise LabelSetInvalid(
-            f"expected 1 to {MAX_PROMPTS} prompts for {label.label!r}; found {count}"
+            f"expected 1 to {MAX_PROMPTS} prompts for {label.label!r}; found {count}", at
         )
-    if len(set(label.prompts)) != count:
-        raise LabelSetInvalid(f"expected distinct prompts for {label.label!r}")
-    for prompt in label.prompts:
+    for number, prompt in enumerate(label.prompts):
         if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARS:
             raise LabelSetInvalid(
                 f"expected prompts of 1 to {MAX_PROMPT_CHARS} characters for {label.label!r}; "
-                f"found one of {len(prompt)}"
+                f"found one of {len(prompt)}",
+                f"{at}/{number}",
             )

@@ -25,6 +25,7 @@ from typing import Any
 from model_store.errors import (
     EncodeFailed,
     EndoClipError,
+    InvalidInput,
     LabelSetInvalid,
     UnknownDevice,
     UnknownLabelSet,
@@ -239,15 +240,20 @@ def problem(error: Exception, request_id: str) -> tuple[int, dict[str, Any], dic
         "code": code.value,
         "request_id": request_id,
     }
+    faults = _faults(error)
+    if faults:
+        document["pointer"] = faults[0].pointer
+        document["errors"] = [{"pointer": one.pointer, "detail": one.detail} for one in faults]
     if not isinstance(error, ServiceError):
         return status, document, {}
-    if error.faults:
-        document["pointer"] = error.faults[0].pointer
-        document["errors"] = [
-            {"pointer": fault.pointer, "detail": fault.detail} for fault in error.faults
-        ]
     document.update(error.members())
     return status, document, error.headers
+
+
+def _faults(error: Exception) -> Sequence[Fault]:
+    if isinstance(error, InvalidInput) and error.pointer:
+        return [Fault(error.pointer, str(error))]
+    return error.faults if isinstance(error, ServiceError) else ()
 
 
 def _detail(error: Exception, code: ErrorCode) -> str:

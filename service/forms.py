@@ -8,11 +8,17 @@ import binascii
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
 from service import jsonio
-from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.errors import (
+    InvalidRequest,
+    MalformedRequest,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
 from service.multipart import FrameBytes, MultipartForm, read_multipart
 from service.schemas import (
     EmbeddingsBody,
@@ -74,11 +80,19 @@ class FrameIn:
 
 @dataclass(frozen=True, slots=True)
 class PatientIn:
-    """A patient as sent: unique id, device profile or None for the default, frames in order."""
+    """A patient as sent.
+
+    Attributes:
+        patient_id: unique within the request.
+        device: a device profile, or None for the default.
+        frames: in order.
+        device_at: JSON pointer to where the device was named.
+    """
 
     patient_id: str
     device: str | None
     frames: tuple[FrameIn, ...]
+    device_at: str = "/device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +211,10 @@ def _refuse_query(request: Request) -> None:
 
 
 def _query_document(request: Request) -> dict[str, Any]:
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedRequest("The query is not in UTF-8.") from None
     document: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name in document:
@@ -219,6 +237,7 @@ def _from_json(body: bytearray, models: RequestModels, limits: FormLimits) -> Re
             patient_id=patient_id,
             device=patient.device or sent.device,
             frames=_frames_of(patient.frames, number, limits),
+            device_at=f"/patients/{number}/device" if patient.device else "/device",
         )
         for number, (patient_id, patient) in enumerate(zip(ids, patients, strict=True))
     )

@@ -76,7 +76,8 @@ PatientId = Annotated[
 FrameId = Annotated[
     str,
     Field(
-        pattern=r"^[^\p{C}]{1,128}$",
+        # Control characters only: the joiners among the others (\p{C}) are part of spelling.
+        pattern=r"^[^\p{Cc}]{1,128}$",
         description="Unique within the patient; no control characters. Default: decimal index.",
         examples=["0"],
     ),
@@ -121,7 +122,7 @@ class LabelJson(Strict):
 
     label: Annotated[
         str,
-        Field(pattern=rf"^[^\p{{C}}]{{1,{MAX_LABEL_CHARS}}}$", examples=["pedunculated"]),
+        Field(pattern=rf"^[^\p{{Cc}}]{{1,{MAX_LABEL_CHARS}}}$", examples=["pedunculated"]),
         AfterValidator(_check_not_blank),
     ]
     prompts: Annotated[

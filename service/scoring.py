@@ -4,7 +4,8 @@ Frames of all patients are encoded together; then each patient is scored from it
 were neither rejected nor set aside. Order is the caller's throughout.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.encoder import Floats
-from model_store.errors import LabelSetInvalid
+from model_store.errors import InvalidInput
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, heatmap
 from model_store.scoring import Decision, OperatingPoint
 from service.engine import Engine, Frame, all_of
-from service.errors import AllFramesRejected, InvalidRequest
+from service.errors import AllFramesRejected
 from service.forms import FrameIn, PatientIn, RequestIn
+from service.settings import Box
 
 __all__ = ["embed", "frame_statuses", "model_info", "score_named", "score_zero_shot"]
 
@@ -44,7 +46,8 @@ async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
     """
     label_set = engine.bundle.label_set(task)
     calibration = engine.bundle.calibrations[task]
-    point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
+    with _pointed("/operating_point"):
+        point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
     classes = await engine.class_embeddings(label_set)
     scorer = _Scorer(engine, label_set, classes, point, request.explain)
     patients = await scorer.patients(request.patients)
@@ -63,13 +66,12 @@ async def score_zero_shot(engine: Engine, request: RequestIn) -> Answer:
 
     Raises:
         UnknownLabelSet, UnknownDevice: a name in the request.
-        InvalidRequest: the labels break a rule.
+        LabelSetInvalid: the labels break a rule.
         AllFramesRejected: no frame could be read.
         EncodeFailed: a graph did not run.
     """
     label_set = _asked_set(engine, request)
-    for patient in request.patients:
-        engine.crop_box(patient.device)  # before any text is encoded for a request that must fail
+    _boxes(engine, request.patients)  # before any text is encoded for a request that must fail
     classes = await engine.class_embeddings(label_set)
     scorer = _Scorer(engine, label_set, classes, None, request.explain)
     patients = await scorer.patients(request.patients)
@@ -222,7 +224,7 @@ class _Scorer:
 async def _encode(
     engine: Engine, patients: Sequence[PatientIn], *, grid: bool
 ) -> list[list[Frame]]:
-    boxes = [engine.crop_box(patient.device) for patient in patients]
+    boxes = _boxes(engine, patients)
     flight = engine.flight()
     flat = await all_of(
         [
@@ -235,13 +237,29 @@ async def _encode(
     return [[next(rest) for _ in patient.frames] for patient in patients]
 
 
+def _boxes(engine: Engine, patients: Sequence[PatientIn]) -> list[Box]:
+    boxes = []
+    for patient in patients:
+        with _pointed(patient.device_at):
+            boxes.append(engine.crop_box(patient.device))
+    return boxes
+
+
 def _asked_set(engine: Engine, request: RequestIn) -> LabelSet:
-    if isinstance(request.labels, str):
-        return engine.bundle.label_set(request.labels)
-    try:
+    with _pointed("/labels"):
+        if isinstance(request.labels, str):
+            return engine.bundle.label_set(request.labels)
         return LabelSet.from_free(request.labels or ())
-    except LabelSetInvalid as error:
-        raise InvalidRequest.at("/labels", str(error)) from error
+
+
+@contextmanager
+def _pointed(place: str) -> Iterator[None]:
+    """Say where in the request stands what an error is about."""
+    try:
+        yield
+    except InvalidInput as error:
+        error.pointer = place + error.pointer
+        raise
 
 
 def _head(engine: Engine, task: str, label_set: LabelSet) -> Answer:

@@ -86,7 +86,7 @@ def test_page_states_the_limits_and_the_version_of_the_code() -> None:
     assert f"# Bundle format, version {FORMAT_VERSION}" in PAGE
     assert f"to {MAX_LABELS} labels" in PAGE
     assert f"1-{MAX_LABEL_CHARS} characters" in PAGE
-    assert f"1-{MAX_PROMPTS} distinct prompts" in PAGE
+    assert f"1-{MAX_PROMPTS} prompts" in PAGE
     assert f"1-{MAX_PROMPT_CHARS} characters" in PAGE
 
 

@@ -25,14 +25,12 @@ def test_positive_index_follows_the_order_of_the_labels() -> None:
     assert LabelSet("x", labels).positive_index is None
 
 
-def test_a_set_can_be_scored_without_its_positive_label() -> None:
-    named = tiny_bundle.label_sets()[0]
-    assert named.without_positive().positive is None
-    assert named.without_positive().labels == named.labels
-
-
 def test_free_set_keeps_the_callers_order() -> None:
     assert LabelSet.from_free(free("b", "a", "c")).names == ("b", "a", "c")
+
+
+def test_a_prompt_may_stand_twice() -> None:
+    assert LabelSet.from_free(free("a", "b", prompts=("x", "x"))).labels[0].prompts == ("x", "x")
 
 
 def test_limits_themselves_are_allowed() -> None:
@@ -41,30 +39,32 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "named"),
+    ("labels", "named", "pointer"),
     [
-        ([], "2 to 32 labels; found 0"),
-        (free("a"), "found 1"),
-        (free(*map(str, range(33))), "found 33"),
-        (free("a", "b", "a"), "a repeated"),
-        (free("a", " "), "1 to 64 characters"),
-        (free("a", "b" * 65), "1 to 64 characters"),
-        (free("a", "b", prompts=()), "1 to 16 prompts"),
-        (free("a", "b", prompts=map(str, range(17))), "found 17"),
-        (free("a", "b", prompts=("x", "x")), "distinct prompts"),
-        (free("a", "b", prompts=("",)), "1 to 512 characters"),
-        (free("a", "b", prompts=("x" * 513,)), "one of 513"),
-        (free("a", "b", prompts=(1,)), "labels/0/prompts"),
-        ([{"label": "a"}, {"label": "b"}], "labels/0"),
-        ([{"label": "a", "prompts": ["x"], "more": 1}] * 2, "labels/0"),
-        ([{"label": 1, "prompts": ["x"]}] * 2, "labels/0"),
-        ([{"label": "a", "prompts": "xy"}] * 2, "labels/0"),
-        (["a", "b"], "labels/0"),
+        ([], "2 to 32 labels; found 0", ""),
+        (free("a"), "found 1", ""),
+        (free(*map(str, range(33))), "found 33", ""),
+        (free("a", "b", "a"), "a repeated", "/2/label"),
+        (free("a", " "), "1 to 64 characters", "/1/label"),
+        (free("a", "b" * 65), "1 to 64 characters", "/1/label"),
+        (free("a", "b", prompts=()), "1 to 16 prompts", "/0/prompts"),
+        (free("a", "b", prompts=map(str, range(17))), "found 17", "/0/prompts"),
+        (free("a", "b", prompts=("x", "")), "1 to 512 characters", "/0/prompts/1"),
+        (free("a", "b", prompts=("x" * 513,)), "one of 513", "/0/prompts/0"),
+        (free("a", "b", prompts=(1,)), "list of strings", "/0/prompts"),
+        ([{"label": "a"}, {"label": "b"}], "label and prompts", "/0"),
+        ([{"label": "a", "prompts": ["x"], "more": 1}] * 2, "label and prompts", "/0"),
+        ([{"label": 1, "prompts": ["x"]}] * 2, "a string", "/0/label"),
+        ([{"label": "a", "prompts": "xy"}] * 2, "list of strings", "/0/prompts"),
+        (["a", "b"], "label and prompts", "/0"),
     ],
 )
-def test_free_set_that_breaks_a_rule_is_refused_naming_it(labels: Any, named: str) -> None:
-    with pytest.raises(LabelSetInvalid, match=named):
+def test_free_set_that_breaks_a_rule_is_refused_naming_it_and_its_place(
+    labels: Any, named: str, pointer: str
+) -> None:
+    with pytest.raises(LabelSetInvalid, match=named) as refused:
         LabelSet.from_free(labels)
+    assert refused.value.pointer == pointer
 
 
 def test_positive_label_must_be_one_of_the_labels() -> None:
@@ -76,6 +76,12 @@ def test_positive_label_must_be_one_of_the_labels() -> None:
     ("data", "named"),
     [
         (b'{"x": {"positive": null, "labels": []}}', "/x"),
+        (
+            b'{"x": {"positive": null, "labels": ['
+            b'{"label": "a", "definition": "", "prompts": ["p"]},'
+            b'{"label": "a", "definition": "", "prompts": ["p"]}]}}',
+            "/x/labels/1/label",
+        ),
         (b'{"x": {"labels": []}}', "without positive"),
         (b'{"x": {"positive": 1, "labels": []}}', "/x/positive"),
         (b'{"x": []}', "an object"),

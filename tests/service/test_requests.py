@@ -81,7 +81,7 @@ A = {"label": "a", "prompts": ["x"]}
         (
             "zero-shot",
             {"patients": ONE, "labels": [{"label": "a", "prompts": ["x"]}] * 2},
-            "/labels",
+            "/labels/1/label",
         ),
         (
             "zero-shot",
@@ -248,7 +248,7 @@ def test_null_counts_as_absent(client: httpx.Client, red: bytes) -> None:
 def test_unknown_names_are_answered_with_the_known_ones(
     client: httpx.Client, red: bytes, task: str, options: dict[str, str], code: str, said: str
 ) -> None:
-    detail = "found 'bold'"
+    detail, pointer = "found 'bold'", "/" + next(k for k, v in options.items() if v == "bold")
     for body in (
         {"json": {"patients": [patient(red)], **options}},
         as_form([red], options),
@@ -257,8 +257,38 @@ def test_unknown_names_are_answered_with_the_known_ones(
         problem = problem_of(client.post(f"/v1/{task}", **body), 422, code)
         assert said in problem["detail"]
         assert detail in problem["detail"]
+        assert problem["pointer"] == problem["errors"][0]["pointer"] == pointer
 
 
-def test_unknown_device_of_one_patient_is_refused(client: httpx.Client, red: bytes) -> None:
+def test_unknown_device_of_one_patient_is_pointed_at(client: httpx.Client, red: bytes) -> None:
     document = {"patients": [patient(red), patient(red, device="bold")]}
-    problem_of(client.post("/v1/malignancy", json=document), 422, "unknown_device")
+    for task in ("malignancy", "embeddings"):
+        problem = problem_of(client.post(f"/v1/{task}", json=document), 422, "unknown_device")
+        assert problem["pointer"] == "/patients/1/device"
+
+
+def test_names_are_asked_for_in_good_english(client: httpx.Client, red: bytes) -> None:
+    document = {"patients": [patient(red)], "operating_point": "bold"}
+    detail = client.post("/v1/malignancy", json=document).json()["detail"]
+    assert detail.startswith("expected an operating point out of balanced, ")
+
+
+@pytest.mark.parametrize("frame_id", ["می\u200cخواهم", "👩\u200d⚕️", "\ue000"])
+def test_frame_id_may_hold_joiners_and_private_characters(
+    client: httpx.Client, red: bytes, frame_id: str
+) -> None:
+    params = {"frame_id": frame_id}
+    answer = client.post("/v1/malignancy", content=red, headers=PNG, params=params)
+    assert answer.json()["patients"][0]["frames"][0]["frame_id"] == frame_id
+
+
+@pytest.mark.parametrize("query", ["frame_id=%ff", "%ff=1", "frame_id=%ed%a0%80"])
+def test_query_that_is_not_utf8_is_malformed(client: httpx.Client, red: bytes, query: str) -> None:
+    response = client.post(f"/v1/malignancy?{query}", content=red, headers=PNG)
+    problem_of(response, 400, "malformed_request")
+
+
+def test_a_prompt_may_stand_twice(client: httpx.Client, red: bytes) -> None:
+    labels = [A, {"label": "b", "prompts": ["y", "y"]}]
+    document = {"patients": [patient(red)], "labels": labels}
+    assert client.post("/v1/zero-shot", json=document).status_code == 200
