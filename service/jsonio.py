@@ -5,7 +5,7 @@ so that 256 MiB of `[[[[` cost a count and not 5 GB. Out: compact, numbers finit
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,8 +15,7 @@ from service.errors import Fault, InvalidRequest, MalformedRequest, PayloadTooLa
 __all__ = ["parse", "pointer", "validate", "write"]
 
 M = TypeVar("M", bound=BaseModel)
-# 512 frames of three keys and 64 patients need 2,000 marks; base64 holds none. The rest is room for
-# colons and brackets inside prompts and texts.
+# Brackets and colons outside of strings: 512 frames of three keys and 64 patients need 2,000.
 _MAX_MARKS = 50_000
 _MAX_COMMAS = 1_000_000
 _MAX_FAULTS = 20
@@ -36,8 +35,8 @@ def parse(body: bytes | bytearray) -> Any:
         MalformedRequest: not strict JSON in UTF-8.
         PayloadTooLarge: more objects, lists, keys or values than any request can need.
     """
-    marks = sum(body.count(mark) for mark in (b"{", b"[", b":"))
-    if marks > _MAX_MARKS or body.count(b",") > _MAX_COMMAS:
+    # The first count is quick, and enough for nearly all: base64 holds none of these.
+    if _has_too_much(body) and _has_too_much(body, outside_strings=True):
         raise PayloadTooLarge("The JSON has more keys and values than any request can need.")
     try:
         text = body.decode("utf-8-sig")
@@ -93,6 +92,30 @@ def write(document: Any) -> bytes:
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A lone surrogate can only come from a client's own key in a pointer; it must not be a 500.
     return text.encode("utf-8", "replace")
+
+
+def _has_too_much(body: bytes | bytearray, *, outside_strings: bool = False) -> bool:
+    marks = commas = 0
+    for piece in _outside_strings(body) if outside_strings else (body,):
+        marks += sum(piece.count(mark) for mark in (b"{", b"[", b":"))
+        commas += piece.count(b",")
+        if marks > _MAX_MARKS or commas > _MAX_COMMAS:
+            return True
+    return False
+
+
+def _outside_strings(body: bytes | bytearray) -> Iterator[bytes]:
+    """Give what stands between the strings, with a comma more for each string.
+
+    That bounds their number too: side by side they are no JSON, and hold no mark at all.
+    """
+    plain = bytes(body).replace(rb"\\", b"").replace(rb"\"", b"")
+    end = -1
+    while (start := plain.find(b'"', end + 1)) >= 0:
+        yield plain[end + 1 : start] + b","
+        if (end := plain.find(b'"', start + 1)) < 0:
+            return
+    yield plain[end + 1 :]
 
 
 def _pointer_into(document: Any, loc: Sequence[str | int], kind: str) -> str:

@@ -89,7 +89,7 @@ async def read_multipart(
                 "on_part_data": reader.add_data,
             },
         )
-        async for chunk in chunks:
+        async for chunk in _without_preamble(chunks, b"--" + boundary):
             # What follows the closing boundary is ignored (RFC 2046), but still counted and read.
             if chunk and parser.state != MultipartState.END:
                 parser.write(chunk)
@@ -98,6 +98,22 @@ async def read_multipart(
     if parser.state != MultipartState.END:
         raise MalformedRequest("The multipart body ends before its closing boundary.")
     return reader.form
+
+
+async def _without_preamble(chunks: AsyncIterator[bytes], delimiter: bytes) -> AsyncIterator[bytes]:
+    """Give the body from its first delimiter on; what stands before it is ignored (RFC 2046)."""
+    # A delimiter begins a line; so does the body.
+    wanted, head, begun = b"\r\n" + delimiter, b"\r\n", False
+    async for chunk in chunks:
+        if begun:
+            yield chunk
+            continue
+        head += chunk
+        at = head.find(wanted)
+        begun = at >= 0
+        if begun:
+            yield head[at + 2 :]
+        head = head[-len(wanted) :]
 
 
 class _Reader:

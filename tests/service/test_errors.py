@@ -50,9 +50,20 @@ def test_json_may_begin_with_a_byte_order_mark(client: httpx.Client, red: bytes)
 def test_json_with_more_structure_than_any_request_is_refused_unparsed(
     client: httpx.Client,
 ) -> None:
-    for body in (b"[" + b"{}," * 60_000 + b"{}]", b"[" + b"0," * 1_000_001 + b"0]"):
+    for body in (
+        b"[" + b"{}," * 60_000 + b"{}]",
+        b"[" + b"0," * 1_000_001 + b"0]",
+        b"[" + rb'"\\",{},' * 60_000 + b"0]",
+        b'["' + b"[" * 50_001 + b'"' + b' ""' * 1_000_001,
+    ):
         response = client.post("/v1/malignancy", content=body, headers=JSON)
         problem_of(response, 413, "payload_too_large")
+
+
+def test_brackets_inside_texts_are_no_structure(client: httpx.Client) -> None:
+    text = '[:{,\\"' * 600
+    response = client.post("/v1/embeddings", json={"texts": [text] * 100})
+    assert response.status_code == 200, response.text
 
 
 def test_only_the_first_faults_are_listed(client: httpx.Client) -> None:

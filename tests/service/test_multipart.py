@@ -119,5 +119,14 @@ def test_unknown_part_is_named() -> None:
     assert refused.value.faults[0].pointer == "/fra~0mes~1"
 
 
+@given(cuts=st.lists(st.integers(min_value=0), max_size=6))
+@pytest.mark.parametrize(
+    "preamble", [b"\r\n", b"read me\r\n", b"a --b0undary b\r\n\r\n-\r\n--\r\n"]
+)
+def test_preamble_is_ignored_however_it_is_cut(preamble: bytes, cuts: list[int]) -> None:
+    form = read(preamble + body(part(b"frames", b"x"), part(b"frames", b"y")), cuts)
+    assert [bytes(frame.data) for frame in form.frames] == [b"x", b"y"]
+
+
 def test_epilogue_is_ignored() -> None:
     assert len(read(body(part(b"frames", b"x")) + b"anything at all").frames) == 1
