@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.settings = settings
-    app.state.metrics = Metrics(task.path for task in routes.TASKS)
+    app.state.metrics = Metrics(task.name for task in routes.TASKS)
     app.state.metrics.name_model(**_model_labels(engine))
     app.include_router(routes.router)
     app.include_router(operations.router)

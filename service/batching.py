@@ -62,11 +62,6 @@ class MicroBatcher:
         """Whether the worker thread runs and takes items."""
         return self._thread.is_alive() and not self._stopping
 
-    @property
-    def waiting(self) -> int:
-        """Items accepted and not yet begun."""
-        return len(self._waiting)
-
     def start(self) -> None:
         """Start the worker thread; once."""
         self._thread.start()

@@ -9,10 +9,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service import __version__
+from service.errors import TABLE, ErrorCode
 
 __all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics"]
 
 CLIENT_GONE = "client_gone"
+# Those of the table that a task cannot end with: they are about paths.
+_OF_PATHS = {ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_MODEL}
+_OUTCOMES = ("ok", CLIENT_GONE, *sorted(code.value for code in set(TABLE.values()) - _OF_PATHS))
 
 
 class Metrics:
@@ -43,7 +47,8 @@ class Metrics:
         )
         # A counter that is absent until its first event hides that event from rate().
         for task in tasks:
-            self._requests.labels(task, "ok")
+            for outcome in _OUTCOMES:
+                self._requests.labels(task, outcome)
         for status in ("scored", "abstained", "rejected"):
             self._frames.labels(status)
 

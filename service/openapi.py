@@ -20,7 +20,21 @@ from service.routes import TASKS, Task
 __all__ = ["describe"]
 
 _REF = "#/components/schemas/{model}"
-_SCORING_ERRORS = (400, 413, 415, 422, 500, 503)
+_SCORING_ERRORS = (400, 404, 413, 415, 422, 500, 503)
+_HEADERS = {
+    404: {
+        "Allow": {
+            "description": "The methods of this path, where it is there but not with this one.",
+            "schema": {"type": "string", "examples": ["GET, HEAD"]},
+        }
+    },
+    503: {
+        "Retry-After": {
+            "description": "Seconds after which to try again.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    },
+}
 _DESCRIPTION = (
     "Zero-shot polyp detection and malignancy classification for whole colonoscopies. "
     "Research use only; not a medical device. Every error is an RFC 9457 problem document with a "
@@ -145,6 +159,7 @@ def _problem(status: int) -> dict[str, Any]:
     codes = [code.value for code, (one, _) in STATUS.items() if one == status]
     return {
         "description": f"Problem; `code` is one of {', '.join(codes)}.",
+        "headers": _HEADERS.get(status, {}),
         "content": {PROBLEM_TYPE: {"schema": _reference(Problem)}},
     }
 

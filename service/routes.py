@@ -37,7 +37,7 @@ class Task:
     """An endpoint.
 
     Attributes:
-        path: last part of its URL, and its name in metrics.
+        path: last part of its URL.
         title: for the documentation.
         models: of its request forms.
         answer: model of its answer.
@@ -49,6 +49,11 @@ class Task:
     models: RequestModels
     answer: type[Any]
     run: Callable[[Engine, RequestIn], Awaitable[dict[str, Any]]]
+
+    @property
+    def name(self) -> str:
+        """As answers, metrics and the documentation spell it."""
+        return self.path.replace("-", "_")
 
 
 def _named(path: str, title: str) -> Task:
@@ -73,14 +78,14 @@ async def _answer(request: Request, task: Task) -> Response:
     try:
         document = await _document(request, task)
     except ClientDisconnect:
-        metrics.count_request(task.path, CLIENT_GONE)
+        metrics.count_request(task.name, CLIENT_GONE)
         return Response(status_code=_CLIENT_GONE_STATUS)
     except Exception as error:
-        metrics.count_request(task.path, code_of(error).value)
+        metrics.count_request(task.name, code_of(error).value)
         metrics.count_frames(frame_statuses(getattr(error, "patients", ())))
         raise
     statuses = frame_statuses(document["patients"])
-    metrics.count_request(task.path, "ok")
+    metrics.count_request(task.name, "ok")
     metrics.count_frames(statuses)
     document = {"request_id": request.state.request_id, **document}
     if len(statuses) + len(document.get("texts", ())) <= _INLINE_FRAMES:
@@ -140,5 +145,5 @@ for _task in TASKS:
         summary=_task.title,
         response_model=None,
         response_class=Response,
-        operation_id=_task.path.replace("-", "_"),
+        operation_id=_task.name,
     )
