@@ -129,3 +129,14 @@ def test_tolerance_that_would_let_anything_pass_is_refused(tolerance: float) -> 
     data = json.dumps({"tolerance": tolerance, "frames": [], "patient": {}}).encode()
     with pytest.raises(BundleCorrupt, match="tolerance"):
         read_canaries(data)
+
+
+def test_the_text_tower_is_proven_and_not_kept(tiny: Bundle) -> None:
+    encoder = Encoder(tiny, threads=1)
+    self_test(encoder)
+    assert not encoder.text_loaded
+    before = encoder.encode_texts(["red"])
+    assert encoder.text_loaded
+    self_test(encoder)  # one that is in use stays
+    assert encoder.text_loaded
+    assert (encoder.encode_texts(["red"]) == before).all()
