@@ -238,7 +238,9 @@ class TextTower(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(m, t) int64 ids and 0/1 mask -> (m, d) unit rows."""
         if not self.is_hf:
-            # CLIP pools at the end-of-text token under a causal mask: the mask adds nothing.
+            # CLIP's causal mask has one size, so ids are padded to it; the end-of-text token, where
+            # it pools, sees nothing behind it, and the mask adds nothing.
+            ids = F.pad(ids, (0, self.text.context_length))[:, : self.text.context_length]
             return F.normalize(self.text(ids) + 0.0 * mask.float().sum(), dim=-1)
         out = self.text.transformer(input_ids=ids, attention_mask=mask)
         return F.normalize(self.text.proj(self.text.pooler(out, mask)), dim=-1)
