@@ -10,6 +10,7 @@ the same image tower under a logistic probe.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from model_store.bundle import Bundle
 from training.batches import FrameStore, plain
 from training.config import Recipe, load
+from training.errors import ConfigError
 from training.items import Item
 from training.metrics import auroc, auroc_interval, stratified_auroc
 from training.model import ModelSpec, build, load_spec
@@ -58,7 +60,12 @@ COLUMNS = (
 
 
 def run_arms(
-    path: Path, overrides: Sequence[str], archive: Path, data: Path | None, out: Path
+    path: Path,
+    overrides: Sequence[str],
+    archive: Path,
+    data: Path | None,
+    out: Path,
+    names: Sequence[str] = tuple(ARMS),
 ) -> str:
     """Train, pack and evaluate every arm that is not done yet.
 
@@ -69,10 +76,17 @@ def run_arms(
         data: Folder of real frames with an index, for the figures and the probe; None uses the
             archive alone.
         out: One folder per arm is made in it, and ``arms.json``.
+        names: Arms to run, in this order.
 
     Returns:
         The table, Markdown.
+
+    Raises:
+        ConfigError: An arm of that name does not exist.
     """
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ConfigError(f"expected arms among {', '.join(ARMS)}; found {', '.join(unknown)}")
     done = [archive.parent]  # a finished run whose archive it is may have stages to share
     figures: dict[str, Any] = {}
     if data is not None:
@@ -80,9 +94,9 @@ def run_arms(
         figures["ImageNet features, logistic probe"] = {
             "frames": probe_figures(spec, archive, data)
         }
-    for name, own in ARMS.items():
-        recipe = load(path, [*overrides, *own])
-        folder = out / name.strip("+ ").replace(" ", "-").lower()
+    for name in names:
+        recipe = load(path, [*overrides, *ARMS[name]])
+        folder = out / re.sub(r"[^a-z]+", "-", name.lower()).strip("-")
         log.info("arm=%s folder=%s", name, folder.name)
         figures[name] = _arm(recipe, archive, data, folder, done)
         done.append(folder)
