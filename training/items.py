@@ -27,12 +27,14 @@ class Item:
 
     Attributes:
         path: File.
-        kind: ``crop``, ``frame`` or ``view``.
+        kind: ``crop`` or ``frame`` as they are in the data folder, ``view`` (a window) or ``scope``
+            (a whole frame, with its lesions or with mucosa over them) of an archive.
         polyp: A polyp is visible; None = not known.
         neoplastic: Endoscopists' judgement; None = not known, mixed, or no lesion.
         group: Source group, the unit of resampling.
         source: Data set.
         dims: ``widthxheight`` of the file (of the source frame for views).
+        image: Name of the source frame, "" where that is not known.
         view: Name of a view, "" otherwise.
     """
 
@@ -43,6 +45,7 @@ class Item:
     group: str
     source: str
     dims: str
+    image: str = ""
     view: str = ""
 
 
@@ -71,6 +74,12 @@ class Embedded:
         return Embedded(
             [self.items[i] for i in rows], self.embeddings[rows], [self.reasons[i] for i in rows]
         )
+
+    def pick(self, items: Sequence[Item]) -> Embedded:
+        """Some of the items, in another order: nothing is encoded twice."""
+        place = {item: i for i, item in enumerate(self.items)}
+        rows = [place[item] for item in items]
+        return Embedded(list(items), self.embeddings[rows], [self.reasons[i] for i in rows])
 
 
 def embed(encoder: Encoder, items: Sequence[Item]) -> Embedded:

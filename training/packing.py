@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,23 +33,17 @@ from model_store.scoring import (
 )
 from model_store.selftest import pack_with_canaries
 from model_store.tokenizer import TextContract
-from training import calibrate, precision
+from training import precision
 from training.card import model_card
 from training.claims import OPINIONS, PRESENCE
-from training.evaluate import (
-    TASKS,
-    Patient,
-    frame_figures,
-    frame_margins,
-    patient_figures,
-    patient_margins,
-)
+from training.evaluate import TASKS, frame_margins
 from training.export import check_parity, export_graphs, session
-from training.items import Embedded, Item, embed
+from training.figures import CLOSING, part_figures
+from training.fitting import fit_calibrations, part_items
+from training.items import Embedded, Item
 from training.label_texts import INTENDED_USE, label_sets
 from training.model import EndoClip, text_folder
 from training.phantom import draw_frame, random_lesion, random_spec
-from training.protocol import archive_items, archive_patients, data_items
 from training.runs import commit, libraries, write_json
 from training.stages import Workshop, recipe_digest
 from training.tokenizer_files import write_tokenizer
@@ -92,10 +86,11 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
     plain = write_calibrations(dict.fromkeys(TASKS, IDENTITY))
     draft = _draft(work / "draft", manifest, {**files, "calibration.json": plain})
     encoder = Encoder(draft)
-    calibrations = _calibrations(encoder, shop, data)
+    found = part_items(encoder, shop.archive.path, data, "calibrate")
+    calibrations = fit_calibrations(encoder, shop.archive.path, found)
     files["calibration.json"] = write_calibrations(calibrations)
     calibrated = Encoder(_draft(work / "calibrated", manifest, files))
-    metrics = _metrics(calibrated, shop, data)
+    metrics = part_figures(calibrated, shop.archive.path, data, CLOSING)
     write_json(work / "metrics.json", metrics)
     manifest = dataclasses.replace(manifest, metrics=metrics)
     files["MODEL_CARD.md"] = model_card(manifest, sets, calibrations).encode()
@@ -220,84 +215,6 @@ def _draft(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) 
     return pack(
         folder, manifest, {**files, "canaries.json": write_canaries(Canaries(1e-3, (), {}))}
     )
-
-
-def _single(encoder: Encoder, shop: Workshop, data: Path | None, part: str) -> Embedded:
-    """A part's single frames: the data folder's own images and the archive's views."""
-    items = archive_items(shop.archive.path, part)
-    return embed(encoder, items + (data_items(data, shop.archive.path, part) if data else []))
-
-
-def _calibrations(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[str, Calibration]:
-    found = _single(encoder, shop, data, "calibrate")
-    views, patients = archive_patients(shop.archive.path, "calibrate")
-    pooled = embed(encoder, views)
-    result = {}
-    for task in TASKS:
-        y, keep = _truth(task, found.items)
-        rows = found.where(keep & found.scored)
-        y, z = y[keep & found.scored], frame_margins(encoder, task, rows)
-        frame = calibrate.fit_frame_map(z, y)
-        told = [p for p in patients if task == "malignancy" or p.seed == 0]
-        y_patient = np.array([p.positive for p in told])
-        if task == "polyp_detection":
-            told, y_patient = _with_and_without(pooled.items, told)
-        margins = patient_margins(encoder, task, pooled, told)
-        counts = margins["frames"].astype(np.int64)
-        line = calibrate.fit_patient_map(margins["unify"], counts, y_patient)
-        p = np.array(
-            [
-                line.probability(float(m), int(n))
-                for m, n in zip(margins["unify"], counts, strict=True)
-            ]
-        )
-        single = np.asarray(frame.probability(z), np.float64)
-        points = calibrate.operating_points((single, y), (p, y_patient))
-        result[task] = Calibration(frame, line, points)
-    return result
-
-
-def _with_and_without(
-    items: Sequence[Item], patients: Sequence[Patient]
-) -> tuple[list[Patient], npt.NDArray[np.bool_]]:
-    """Patients for polyp detection: each protocol patient, and its background frames alone."""
-    found, truth = [], []
-    for patient in patients:
-        found.append(patient)
-        truth.append(True)
-        rows = tuple(r for r in patient.rows if not items[r].polyp)
-        if rows:
-            found.append(dataclasses.replace(patient, rows=rows))
-            truth.append(False)
-    return found, np.array(truth)
-
-
-def _truth(task: str, items: Sequence[Item]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Truth and known mask; for malignancy an item without a lesion is benign by definition."""
-    if task == "polyp_detection":
-        known = [item.polyp is not None for item in items]
-        return np.array([bool(item.polyp) for item in items]), np.array(known)
-    known = [item.neoplastic is not None or item.polyp is False for item in items]
-    return np.array([bool(item.neoplastic) for item in items]), np.array(known)
-
-
-def _metrics(encoder: Encoder, shop: Workshop, data: Path | None) -> dict[str, Any]:
-    frames = frame_figures(encoder, _single(encoder, shop, data, "report"))
-    views, patients = archive_patients(shop.archive.path, "report")
-    pooled = embed(encoder, views)
-    figures = {"malignancy": patient_figures(encoder, "malignancy", pooled, patients)}
-    told, truth = _with_and_without(pooled.items, [p for p in patients if p.seed == 0])
-    relabelled = [
-        dataclasses.replace(p, positive=bool(t), mixed=False)
-        for p, t in zip(told, truth, strict=True)
-    ]
-    figures["polyp_detection"] = patient_figures(encoder, "polyp_detection", pooled, relabelled)
-    return {
-        "part": "report",
-        "measured": datetime.now(UTC).date().isoformat(),
-        "frames": frames,
-        "patients": figures,
-    }
 
 
 def _canary_images(encoder: Encoder, count: int, seed: int) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Compose evaluation patients by one fixed protocol, from the views of an archive.
+"""Compose evaluation patients by one fixed protocol, from the windows of an archive.
 
 Positives and negatives come in pairs with the same plan: number of lesions, views per lesion,
 number of background views, source and frame size of every lesion. What is left to tell them
@@ -23,6 +23,8 @@ MIXED_SHARE = 0.5
 """Share of positives with two or more lesions that also hold a non-neoplastic one (>= 0.4)."""
 LESIONS_P = (0.4, 0.3, 0.2, 0.1)
 BACKGROUNDS = (10, 40)
+MOST_SHOWN = 12
+"""Lesion views of a patient at most: four lesions of three views."""
 TRIES = 40
 KNOWN = ("neoplastic", "non-neoplastic")
 
@@ -77,6 +79,7 @@ def patients(
     seeds: int = 5,
     *,
     pairs: int = 100,
+    backgrounds: tuple[int, int] | None = None,
 ) -> list[Patient]:
     """Compose the patients of one part.
 
@@ -85,6 +88,9 @@ def patients(
         part: select, calibrate or report (train views are listed for phantom archives only).
         seeds: number of independent draws.
         pairs: positives per seed; as many negatives.
+        backgrounds: fewest and most background views, drawn log-uniformly, as far as the part has
+            them; for calibration, which must hold for every number of frames. None is the fixed
+            protocol of evaluation: 10 to 40, drawn uniformly.
 
     Returns:
         ``2 * pairs * seeds`` patients, each pair side by side.
@@ -93,7 +99,9 @@ def patients(
         ArchiveRefused: the part lacks lesions of both kinds, or background views.
     """
     rows = read_views(archive_or_views) if isinstance(archive_or_views, Path) else archive_or_views
-    pool = _Pool([row for row in rows if row["part"] == part], part)
+    # Whole-frame views stay out: not every lesion has them, and their share would have to be equal.
+    windows = [row for row in rows if row["part"] == part and not row.get("scope")]
+    pool = _Pool(windows, part, backgrounds)
     found = []
     for seed in range(seeds):
         rng = np.random.default_rng((0xE0C1, seed))
@@ -105,7 +113,13 @@ def patients(
 class _Pool:
     """Views of one part, by stratum (source, frame size), histology and group."""
 
-    def __init__(self, rows: list[Mapping[str, Any]], part: str) -> None:
+    def __init__(
+        self,
+        rows: list[Mapping[str, Any]],
+        part: str,
+        backgrounds: tuple[int, int] | None = None,
+    ) -> None:
+        self._range = backgrounds
         self.background = [row for row in rows if row["kind"] == "background"]
         weight = np.array([max(row.get("weight", 1.0), 1e-3) for row in self.background])
         self.chance = weight / max(weight.sum(), 1e-9)
@@ -138,8 +152,7 @@ class _Pool:
             chosen = rng.choice(len(self.strata), count, p=self.share)
             strata = [self.strata[int(i)] for i in chosen]
             views = [1 if last else int(v) for v in rng.integers(1, 4, count)]
-            most = min(BACKGROUNDS[1], len(self.background))
-            backgrounds = int(rng.integers(BACKGROUNDS[0], most + 1))
+            backgrounds = self._backgrounds(rng)
             kinds = {True: _kinds(rng, count), False: [KNOWN[1]] * count}
             filled = {kind: self._fill(rng, strata, kinds[kind], views) for kind in kinds}
             if all(filled.values()):
@@ -157,6 +170,16 @@ class _Pool:
             for positive, found in filled.items()
             if found is not None
         ]
+
+    def _backgrounds(self, rng: np.random.Generator) -> int:
+        """Draw a number of background views."""
+        if self._range is None:
+            most = min(BACKGROUNDS[1], len(self.background))
+            return int(rng.integers(BACKGROUNDS[0], most + 1))
+        # Lesion views may be exchanged for background later: that many stay over.
+        low, high = self._range
+        most = max(low, min(high, len(self.background) - MOST_SHOWN))
+        return round(np.exp(rng.uniform(np.log(low), np.log(most))))
 
     def _fill(
         self,

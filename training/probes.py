@@ -6,6 +6,7 @@ Every figure is an AUROC from models that never saw the tested source groups.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +14,32 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from training.attributes import strip_impression, strip_pathology
+from training.errors import ArchiveRefused
+from training.items import Item
+from training.metrics import auroc, stratified_auroc
 from training.patients import Patient, patients, plan_rows
-from training.records import Record, read, read_truth
+from training.records import PARTS, Record, read, read_truth
 from training.sources import DevItem, dev_items, read_split
 from training.viewpool import COVARIATES, covariates
 
 __all__ = [
+    "NoPixel",
     "NoPixelBaseline",
     "ProbeReport",
     "ShortcutProbe",
     "SourceProbe",
     "counts_probe",
+    "item_baseline",
     "no_pixel_baseline",
     "report_probes",
     "run_probes",
     "shortcut_probe",
     "source_probe",
-    "stratified_auroc",
     "write_report",
 ]
 
@@ -188,15 +192,15 @@ def shortcut_probe(archive: Path, most: int = 8000) -> ShortcutProbe:
     truth = np.array([row["kind"] == "lesion" for row in rows], dtype=int)
     groups = np.array([row["group"] for row in rows])
     sources = np.array([row["source"] for row in rows])
-    auroc = _grouped_auroc(table, truth, groups)
-    single = {name: _folded(roc_auc_score(truth, table[:, i])) for i, name in enumerate(COVARIATES)}
+    together = _grouped_auroc(table, truth, groups)
+    single = {name: _folded(auroc(truth == 1, table[:, i])) for i, name in enumerate(COVARIATES)}
     by_source = {
         str(name): _grouped_auroc(
             table[sources == name], truth[sources == name], groups[sources == name]
         )
         for name in np.unique(sources)
     }
-    return ShortcutProbe(auroc, single, by_source, len(rows), auroc <= SHORTCUT_LIMIT)
+    return ShortcutProbe(together, single, by_source, len(rows), together <= SHORTCUT_LIMIT)
 
 
 def source_probe(records: list[Record], truth: dict[str, dict[str, Any]]) -> SourceProbe:
@@ -225,6 +229,88 @@ def counts_probe(found: list[Patient]) -> float:
     return _grouped_auroc(np.array(table["x"]), np.array(table["y"])[:, 0].astype(int), groups)
 
 
+class NoPixel:
+    """Tells histology from the size of the file and the lesion's share of the frame, no pixel."""
+
+    def __init__(
+        self, train: Sequence[DevItem], kind: str = "frame", use: Sequence[str] = ("dims", "area")
+    ) -> None:
+        """Fit.
+
+        Args:
+            train: items whose statistics may be used.
+            kind: frame or crop, which of them are used.
+            use: dims, area or both.
+
+        Raises:
+            ArchiveRefused: the items do not hold both kinds of histology.
+        """
+        kept = [item for item in train if item.kind == kind and _told(item)]
+        truth = np.array([item.histology == "neoplastic" for item in kept], dtype=int)
+        if len(np.unique(truth)) < 2:
+            raise ArchiveRefused(f"expected {kind}s of both histologies, found {len(kept)}")
+        self._use = tuple(use)
+        dims = [item.dims for item in kept]
+        area = _areas(kept, train)
+        known = area[np.isfinite(area)]
+        self._middle = float(np.median(known)) if len(known) else 0.0
+        self._sizes = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        self._sizes.fit(np.array(dims)[:, None])
+        self._model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        self._model.fit(self._table(dims, area), truth)
+
+    def scores(self, dims: Sequence[str], area: np.ndarray) -> np.ndarray:
+        """Score items.
+
+        Args:
+            dims: width x height of the frames.
+            area: lesion's share of the frame, 0-1; NaN where it is not known.
+
+        Returns:
+            (n,), larger where neoplastic is more likely.
+        """
+        return np.asarray(self._model.decision_function(self._table(dims, area)))
+
+    def _table(self, dims: Sequence[str], area: np.ndarray) -> np.ndarray:
+        filled = np.where(np.isfinite(area), area, self._middle)
+        columns = {
+            "dims": self._sizes.transform(np.array(dims)[:, None]),
+            "area": np.log(np.maximum(filled, 1e-4))[:, None],
+        }
+        return np.hstack([columns[name] for name in self._use])
+
+
+def item_baseline(data: Path, archive: Path) -> Callable[[Sequence[Item]], np.ndarray] | None:
+    """Make the no-pixel baseline of evaluation items, fitted on the frames of the train part.
+
+    Args:
+        data: folder of index.csv.
+        archive: gives the split.
+
+    Returns:
+        Scores of items by the size of their source frame and their lesion's share of it; None
+        where the train part does not hold both kinds of histology.
+    """
+    parts = read_split(archive / "source_split.json")
+    by_part = {part: dev_items(data, parts, part) for part in PARTS}
+    try:
+        fitted = NoPixel(by_part["train"])
+    except ArchiveRefused:
+        return None
+    shares = {
+        item.path.stem: item.area_share
+        for items in by_part.values()
+        for item in items
+        if item.kind == "frame"
+    }
+
+    def scores(items: Sequence[Item]) -> np.ndarray:
+        area = np.array([shares.get(item.image, np.nan) for item in items])
+        return fitted.scores([item.dims for item in items], area)
+
+    return scores
+
+
 def no_pixel_baseline(train: list[DevItem], test: list[DevItem], kind: str) -> NoPixelBaseline:
     """Tell histology without a pixel, trained on one part and tested on another.
 
@@ -233,52 +319,30 @@ def no_pixel_baseline(train: list[DevItem], test: list[DevItem], kind: str) -> N
         test: items to tell.
         kind: frame or crop; crops take the area share of their parent frame.
     """
-    shares = {i.path.stem: i.area_share for i in [*train, *test] if i.kind == "frame"}
-
-    def table(items: list[DevItem]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        kept = [
-            i
-            for i in items
-            if i.kind == kind
-            and i.label == "polyp"
-            and i.histology in ("neoplastic", "non-neoplastic")
-        ]
-        dims = np.array([[i.dims] for i in kept])
-        area = np.log([max(shares.get(i.pair or i.path.stem, i.area_share), 1e-4) for i in kept])
-        return dims, area[:, None], np.array([i.histology == "neoplastic" for i in kept], int)
-
-    dims, area, truth = table(train)
-    test_dims, test_area, test_truth = table(test)
-    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(dims)
-
-    def auroc(x: np.ndarray, y: np.ndarray) -> float:
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, truth)
-        return float(roc_auc_score(test_truth, model.decision_function(y)))
-
-    coded, test_coded = encoder.transform(dims), encoder.transform(test_dims)
+    kept = [item for item in test if item.kind == kind and _told(item)]
+    truth = np.array([item.histology == "neoplastic" for item in kept])
+    dims, area = [item.dims for item in kept], _areas(kept, test)
+    found = {
+        use: auroc(truth, NoPixel(train, kind, use).scores(dims, area))
+        for use in (("dims",), ("area",), ("dims", "area"))
+    }
     return NoPixelBaseline(
-        dimensions=auroc(coded, test_coded),
-        area=auroc(area, test_area),
-        both=auroc(np.hstack((coded, area)), np.hstack((test_coded, test_area))),
-        within=stratified_auroc(test_truth, test_area[:, 0], test_dims[:, 0]),
-        items=len(test_truth),
+        dimensions=found["dims",],
+        area=found["area",],
+        both=found["dims", "area"],
+        within=stratified_auroc(truth, area, dims),
+        items=len(kept),
     )
 
 
-def stratified_auroc(truth: np.ndarray, scores: np.ndarray, strata: np.ndarray) -> float:
-    """AUROC within strata, weighted by their number of positive-negative pairs.
+def _told(item: DevItem) -> bool:
+    return item.label == "polyp" and item.histology in ("neoplastic", "non-neoplastic")
 
-    Returns:
-        NaN when no stratum holds both classes.
-    """
-    total, weight = 0.0, 0.0
-    for name in np.unique(strata):
-        here = strata == name
-        pairs = float(truth[here].sum() * (1 - truth[here]).sum())
-        if pairs:
-            total += pairs * float(roc_auc_score(truth[here], scores[here]))
-            weight += pairs
-    return total / weight if weight else float("nan")
+
+def _areas(items: Sequence[DevItem], beside: Sequence[DevItem]) -> np.ndarray:
+    """Lesion's share of the frame; crops take their parent's, which stands beside them."""
+    shares = {item.path.stem: item.area_share for item in beside if item.kind == "frame"}
+    return np.array([shares.get(i.pair or i.path.stem, i.area_share) for i in items])
 
 
 def _plain(value: Any) -> Any:
@@ -298,7 +362,7 @@ def _grouped_auroc(table: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> 
     scores = cross_val_predict(
         model, table, truth, groups=groups, cv=GroupKFold(folds), method="decision_function"
     )
-    return float(roc_auc_score(truth, scores))
+    return auroc(truth == 1, scores)
 
 
 def _text_auroc(texts: list[str], sources: np.ndarray, groups: np.ndarray) -> float:
@@ -317,9 +381,7 @@ def _text_auroc(texts: list[str], sources: np.ndarray, groups: np.ndarray) -> fl
         cv=GroupKFold(min(5, len(np.unique(groups)))),
         method="predict_proba",
     )
-    return float(
-        np.mean([roc_auc_score(sources == name, scores[:, i]) for i, name in enumerate(names)])
-    )
+    return float(np.mean([auroc(sources == name, scores[:, i]) for i, name in enumerate(names)]))
 
 
 def _folded(value: float) -> float:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from training.evaluate import Patient
 from training.items import Item
 from training.patients import patients, read_views
 from training.sources import dev_items, read_split
 
-__all__ = ["archive_items", "archive_patients", "data_items"]
+__all__ = [
+    "CALIBRATION_BACKGROUNDS",
+    "archive_items",
+    "archive_patients",
+    "data_items",
+    "lesion_free_twins",
+]
 
 HISTOLOGY = {"neoplastic": True, "non-neoplastic": False}
+CALIBRATION_BACKGROUNDS = (1, 190)
+"""Background views of a calibration patient: with its lesion views it has 2 to about 200 frames,
+what a request may bring. The protocol of the figures, 10 to 40, would leave n to chance outside."""
 
 
 def archive_items(archive: Path, part: str) -> list[Item]:
@@ -21,7 +33,13 @@ def archive_items(archive: Path, part: str) -> list[Item]:
 
 
 def data_items(data: Path, archive: Path, part: str) -> list[Item]:
-    """A data folder's own crops and frames, exactly as they are, of the source groups of a part."""
+    """A data folder's own crops and frames, exactly as they are, of the source groups of a part.
+
+    Args:
+        data: Folder of index.csv.
+        archive: Gives the split.
+        part: Also "test": the sources that are never trained, calibrated or thresholded on.
+    """
     split = read_split(archive / "source_split.json")
     return [
         Item(
@@ -32,14 +50,24 @@ def data_items(data: Path, archive: Path, part: str) -> list[Item]:
             group=item.group,
             source=item.source,
             dims=item.dims,
+            image=item.pair or item.path.stem,
         )
         for item in dev_items(data, split, part)
     ]
 
 
-def archive_patients(archive: Path, part: str) -> tuple[list[Item], list[Patient]]:
-    """The part's views and the patients composed of them, five seeds."""
-    rows = [row for row in read_views(archive) if row["part"] == part]
+def archive_patients(
+    archive: Path, part: str, seeds: int = 5, backgrounds: tuple[int, int] | None = None
+) -> tuple[list[Item], list[Patient]]:
+    """The part's windows and the patients composed of them.
+
+    Args:
+        archive: Archive folder.
+        part: select, calibrate or report.
+        seeds: Independent draws of 200 patients.
+        backgrounds: As for ``patients``; None is the fixed protocol.
+    """
+    rows = _windows(archive, part)
     place = {row["view"]: i for i, row in enumerate(rows)}
     composed = [
         Patient(
@@ -47,21 +75,73 @@ def archive_patients(archive: Path, part: str) -> tuple[list[Item], list[Patient
             positive=patient.positive,
             mixed=patient.positive and "non-neoplastic" in patient.histologies,
             seed=patient.seed,
-            group=patient.lesion_groups[0],
+            groups=tuple(sorted(set(patient.lesion_groups))),
         )
-        for patient in patients(rows, part)
+        for patient in patients(rows, part, seeds, backgrounds=backgrounds)
     ]
     return [_view_item(row) for row in rows], composed
+
+
+def lesion_free_twins(
+    archive: Path, part: str, composed: Sequence[Patient], seed: int = 0
+) -> list[Patient]:
+    """Give every patient a twin without a lesion and with as many frames.
+
+    Its lesion views are exchanged for further background views of the part, of the same source
+    as long as there are any: number of frames and mix of sources tell nothing. A part with too
+    few background views repeats some.
+
+    Args:
+        archive: Archive folder.
+        part: Of the patients.
+        composed: From ``archive_patients`` of this archive and part.
+        seed: Of the exchange.
+
+    Returns:
+        Patients that are not positive, in the same order, resampled with their twins.
+    """
+    rows = _windows(archive, part)
+    background = [i for i, row in enumerate(rows) if row["kind"] == "background"]
+    rng = np.random.default_rng([seed, 0xE0C1])
+    return [
+        Patient(_exchanged(rows, background, one.rows, rng), False, False, one.seed, one.groups)
+        for one in composed
+    ]
+
+
+def _exchanged(
+    rows: Sequence[Mapping[str, Any]],
+    background: Sequence[int],
+    own: Sequence[int],
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    taken = {i for i in own if rows[i]["kind"] == "background"}
+    kept = []
+    for i in own:
+        if i in taken:
+            kept.append(i)
+            continue
+        free = [j for j in background if j not in taken] or list(background)
+        mine = [j for j in free if rows[j]["source"] == rows[i]["source"]] or free
+        weight = np.array([max(rows[j].get("weight", 1.0), 1e-3) for j in mine])
+        kept.append(mine[int(rng.choice(len(mine), p=weight / weight.sum()))])
+        taken.add(kept[-1])
+    return tuple(kept)
+
+
+def _windows(archive: Path, part: str) -> list[dict[str, Any]]:
+    return [r for r in read_views(archive) if r["part"] == part and not r.get("scope")]
 
 
 def _view_item(row: dict[str, Any]) -> Item:
     return Item(
         path=row["path"],
-        kind="view",
+        kind="scope" if row.get("scope") else "view",
         polyp=row["kind"] == "lesion",
         neoplastic=HISTOLOGY.get(row["histology"] or ""),
         group=row["group"],
         source=row["source"],
         dims=row["dims"],
+        image=(row["lesion_id"] or "").partition("|")[2].partition("#")[0],
         view=row["view"],
     )

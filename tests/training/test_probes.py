@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training.errors import ArchiveRefused
+from training.metrics import stratified_auroc
 from training.patients import Patient, patients
 from training.phantom import compose_phantom
 from training.probes import (
@@ -14,7 +15,6 @@ from training.probes import (
     no_pixel_baseline,
     report_probes,
     source_probe,
-    stratified_auroc,
 )
 from training.records import Record
 from training.sources import DevItem
@@ -151,9 +151,9 @@ def test_source_probe_is_at_chance_for_equal_texts_and_ignores_pathology() -> No
 
 
 def test_stratified_auroc_is_the_pair_weighted_mean() -> None:
-    truth = np.array([1, 0, 1, 0, 0, 1])
+    truth = np.array([1, 0, 1, 0, 0, 1], dtype=bool)
     scores = np.array([0.9, 0.1, 0.2, 0.8, 0.3, 0.7])
-    strata = np.array(["a", "a", "b", "b", "b", "c"])
+    strata = ["a", "a", "b", "b", "b", "c"]
     # a: 1 pair, right; b: 2 pairs, both wrong; c has no pair.
     assert stratified_auroc(truth, scores, strata) == pytest.approx(1 / 3)
     assert np.isnan(stratified_auroc(truth[:1], scores[:1], strata[:1]))

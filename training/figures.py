@@ -1,0 +1,122 @@
+"""Measure a packed bundle on one part: the figures of its manifest and of ``evaluate``.
+
+    python -m training evaluate --bundle B --archive A --data D
+
+``select`` is for choosing between recipes, ``calibrate`` is what the thresholds were chosen on,
+``report`` is for closing figures: whoever chooses anything by them has no closing figure left.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_store.encoder import Encoder
+from training.evaluate import (
+    Baseline,
+    Patient,
+    decision_figures,
+    frame_figures,
+    patient_figures,
+    score_patients,
+    source_figures,
+)
+from training.fitting import PRESENCE_SEEDS, part_items, presence
+from training.items import Embedded, embed
+from training.probes import item_baseline
+from training.protocol import CALIBRATION_BACKGROUNDS, archive_patients, data_items
+
+__all__ = ["CLOSING", "part_figures"]
+
+CLOSING = "report"
+BANDS = ((2, 7), (8, 19), (20, 59), (60, 202))
+"""Frames per patient: one threshold must hold in all of them."""
+
+
+def part_figures(encoder: Encoder, archive: Path, data: Path | None, part: str) -> dict[str, Any]:
+    """Measure a part.
+
+    Args:
+        encoder: Of a calibrated bundle.
+        archive: The archive: its views and patients.
+        data: Folder of real frames with an index; None uses the archive alone, and gives neither
+            the no-pixel baseline nor the figures of the sources kept for tests.
+        part: select, calibrate or report.
+
+    Returns:
+        Figures as JSON values; what could not be measured is None.
+    """
+    found = part_items(encoder, archive, data, part)
+    baseline = item_baseline(data, archive) if data else None
+    figures: dict[str, Any] = {
+        "part": part,
+        "measured": datetime.now(UTC).date().isoformat(),
+        "frames": frame_figures(encoder, found, baseline),
+        "patients": _patients(encoder, archive, part, found, baseline),
+        "patients_by_frames": _by_frames(encoder, archive, part, found),
+    }
+    # The sources kept for tests are looked at with the closing figures only.
+    if data is not None and part == CLOSING:
+        test = embed(encoder, data_items(data, archive, "test"))
+        polyps = found.where([i.kind == "frame" and i.polyp is True for i in found.items])
+        figures["test_sources"] = source_figures(encoder, test, polyps)
+    return dict(_plain(figures))
+
+
+def _patients(
+    encoder: Encoder, archive: Path, part: str, found: Embedded, baseline: Baseline | None
+) -> dict[str, Any]:
+    """Patients of the fixed protocol."""
+    views, composed = archive_patients(archive, part)
+    pooled = found.pick(views)
+    holding, without = presence(archive, part, composed, PRESENCE_SEEDS)
+    malignancy = patient_figures(encoder, "malignancy", pooled, composed, baseline)
+    malignancy["no_lesion"] = _without(encoder, "malignancy", pooled, without)
+    told = [*holding, *without]
+    return {
+        "malignancy": malignancy,
+        "polyp_detection": patient_figures(encoder, "polyp_detection", pooled, told),
+    }
+
+
+def _without(
+    encoder: Encoder, task: str, pooled: Embedded, patients: list[Patient]
+) -> dict[str, Any]:
+    scores = score_patients(encoder, task, pooled, patients)
+    y = np.zeros(len(patients), dtype=bool)
+    found = decision_figures(encoder.bundle.calibrations[task], scores, y)
+    found.pop("balanced_sensitivity")
+    return {"patients": len(patients)} | found
+
+
+def _by_frames(encoder: Encoder, archive: Path, part: str, found: Embedded) -> dict[str, Any]:
+    """Decisions by number of frames, on patients of 2 to about 200 frames."""
+    views, composed = archive_patients(
+        archive, part, PRESENCE_SEEDS, backgrounds=CALIBRATION_BACKGROUNDS
+    )
+    pooled = found.pick(views)
+    holding, without = presence(archive, part, composed, PRESENCE_SEEDS)
+    figures: dict[str, Any] = {}
+    for task, told in (("malignancy", composed), ("polyp_detection", [*holding, *without])):
+        figures[task] = {}
+        n = np.array([len(p.rows) for p in told])
+        for low, high in BANDS:
+            mine = [told[i] for i in np.flatnonzero((n >= low) & (n <= high))]
+            scores = score_patients(encoder, task, pooled, mine)
+            y = np.array([p.positive for p in mine], dtype=bool)
+            found_here = decision_figures(encoder.bundle.calibrations[task], scores, y)
+            figures[task][f"{low}-{high}"] = {"patients": len(mine)} | found_here
+    return figures
+
+
+def _plain(value: Any) -> Any:
+    """Turn what could not be measured (NaN) into None, and tuples into lists: JSON knows both."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
