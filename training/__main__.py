@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     arms.add_argument("--archive", type=Path, help="a ready archive instead of a composed one")
     arms.add_argument("--out", type=Path, default=Path("runs/arms"), help="default: runs/arms")
     arms.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+    arms.add_argument(
+        "--arm", action="append", metavar="NAME", help='this arm only; repeat it ("+ cleansing")'
+    )
     arms.set_defaults(run=_arms)
     compose = commands.add_parser("compose", help="compose an archive of exams from real frames")
     compose.add_argument("--data", type=Path, required=True, help="folder with index.csv")
@@ -102,6 +105,33 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--archive", type=Path, required=True)
     probe.add_argument("--data", type=Path, help="folder with index.csv, for the no-pixel baseline")
     probe.set_defaults(run=_probe)
+    change = commands.add_parser(
+        "decode-change", help="what DCT-scaled JPEG decoding changes in a bundle's answers"
+    )
+    change.add_argument("--bundle", type=Path, required=True)
+    change.add_argument("--archive", type=Path, required=True, help="gives the split")
+    change.add_argument("--data", type=Path, required=True, help="folder with index.csv")
+    change.add_argument("--part", default="calibrate", help="part of the split (calibrate)")
+    change.set_defaults(run=_decode_change)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="figures of a bundle on one part, as packing measures them",
+        description="Measure a packed bundle through model_store, by the functions that packing "
+        "uses: a table, and the figures as JSON. Choose between recipes on `select`. `report` is "
+        "for closing figures only: once anything was chosen by it, a published figure of it is "
+        "too good, and no other part is left to tell.",
+    )
+    evaluate.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    evaluate.add_argument("--archive", type=Path, required=True, help="gives split and patients")
+    evaluate.add_argument("--data", type=Path, help="folder with index.csv; without it views only")
+    evaluate.add_argument(
+        "--part",
+        choices=("select", "calibrate", "report"),
+        default="select",
+        help="part of the split (default: select); report is for closing figures only",
+    )
+    evaluate.add_argument("--out", type=Path, help="JSON file (default: runs/figures-<part>.json)")
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
@@ -137,12 +167,12 @@ def _train(args: argparse.Namespace) -> int:
 
 def _arms(args: argparse.Namespace) -> int:
     from training.archives import archive_of_run
-    from training.arms import run_arms
+    from training.arms import ARMS, run_arms
     from training.config import load
 
     path = _recipe_path(args.recipe)
     archive = args.archive or archive_of_run(args.data, args.out, load(path, args.set).seed)
-    print(run_arms(path, args.set, archive, args.data, args.out))
+    print(run_arms(path, args.set, archive, args.data, args.out, args.arm or list(ARMS)))
     print(f"figures: {args.out / 'arms.json'}")
     return 0
 
@@ -188,6 +218,30 @@ def _probe(args: argparse.Namespace) -> int:
     from training.probes import report_probes
 
     print(report_probes(args.archive, args.data))
+    return 0
+
+
+def _decode_change(args: argparse.Namespace) -> int:
+    from training.decode_change import decode_change
+
+    print(json.dumps(decode_change(args.bundle, args.archive, args.data, args.part), indent=1))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from model_store.bundle import Bundle
+    from model_store.encoder import Encoder
+    from training.card_figures import figures_text
+    from training.figures import part_figures
+    from training.runs import write_json
+
+    encoder = Encoder(Bundle.open(args.bundle))
+    found = part_figures(encoder, args.archive, args.data, args.part)
+    out = args.out or Path("runs") / f"figures-{args.part}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, found)
+    print(figures_text(found))
+    print(f"figures: {out}")
     return 0
 
 

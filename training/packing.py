@@ -7,8 +7,6 @@ nothing is written.
 from __future__ import annotations
 
 import dataclasses
-import io
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,35 +21,38 @@ from model_store.bundle import Bundle, Manifest, Provenance, pack, write_class_e
 from model_store.canaries import Canaries, write_canaries
 from model_store.encoder import Encoder
 from model_store.label_sets import LabelSet, write_label_sets
-from model_store.quality import QualityLimits, assess
+from model_store.quality import QualityLimits
 from model_store.scoring import (
     Calibration,
     FrameMap,
     OperatingPoint,
     PatientMap,
+    unit_rows,
     write_calibrations,
 )
 from model_store.selftest import pack_with_canaries
 from model_store.tokenizer import TextContract
 from training import precision
+from training.canary_frames import canary_images, check_count
 from training.card import model_card
 from training.claims import OPINIONS, PRESENCE
-from training.evaluate import TASKS, frame_margins
+from training.evaluate import TASKS
+from training.example_check import check_examples
 from training.export import check_parity, export_graphs, session
 from training.figures import CLOSING, part_figures
 from training.fitting import fit_calibrations, part_items
-from training.items import Embedded, Item
 from training.label_texts import INTENDED_USE, label_sets
 from training.model import EndoClip, text_folder
-from training.phantom import draw_frame, random_lesion, random_spec
-from training.runs import commit, libraries, write_json
+from training.prompt_gate import gate_prompts
+from training.records import Archive, parts_digest
+from training.runs import archive_digest, commit, libraries, write_json
+from training.sources import read_split
 from training.stages import Workshop, recipe_digest
 from training.tokenizer_files import write_tokenizer
 
 __all__ = ["make_bundle"]
 
-log = logging.getLogger(__name__)
-
+FP32, INT8 = "text_tower.onnx", "text_int8.onnx"
 IDENTITY = Calibration(
     FrameMap(1.0, 0.0),
     PatientMap(1.0, 0.0, 0.0),
@@ -74,9 +75,11 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
         The packed bundle, which has passed its own self-test.
 
     Raises:
+        ConfigError: The recipe asks for no canary.
         ParityError: An export or a lower-precision graph is beyond tolerance; nothing is packed.
         BundleError: ``out`` exists.
     """
+    check_count(shop.recipe.bundle.canaries)
     work.mkdir(parents=True, exist_ok=True)
     model, tokenize = shop.towers(weights)
     sets = label_sets(shop.recipe.attunement.impression)
@@ -86,15 +89,25 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
     plain = write_calibrations(dict.fromkeys(TASKS, IDENTITY))
     draft = _draft(work / "draft", manifest, {**files, "calibration.json": plain})
     encoder = Encoder(draft)
-    found = part_items(encoder, shop.archive.path, data, "calibrate")
-    calibrations = fit_calibrations(encoder, shop.archive.path, found)
+    path = shop.archive.path
+    found = part_items(encoder, path, data, "calibrate")
+    if shop.recipe.bundle.text_precision == "int8":
+        items = [found, part_items(encoder, path, data, "select")]
+        classes = [_class_embeddings(work / name, tokenize, sets) for name in (FP32, INT8)]
+        parity |= gate_prompts(encoder, items, *classes)
+        manifest = dataclasses.replace(
+            manifest, provenance=dataclasses.replace(manifest.provenance, parity=parity)
+        )
+    calibrations = fit_calibrations(encoder, path, found)
     files["calibration.json"] = write_calibrations(calibrations)
     calibrated = Encoder(_draft(work / "calibrated", manifest, files))
-    metrics = part_figures(calibrated, shop.archive.path, data, CLOSING)
+    metrics = part_figures(calibrated, path, data, CLOSING)
+    # Drawn frames alone teach nothing about the examples in a minute of training: no claim there.
+    metrics["examples"] = {} if shop.archive.kind == "phantom" else check_examples(calibrated)
     write_json(work / "metrics.json", metrics)
     manifest = dataclasses.replace(manifest, metrics=metrics)
     files["MODEL_CARD.md"] = model_card(manifest, sets, calibrations).encode()
-    images = _canary_images(calibrated, shop.recipe.bundle.canaries, shop.recipe.seed)
+    images = canary_images(calibrated, shop.recipe.bundle.canaries, shop.recipe.seed)
     return pack_with_canaries(out, manifest, files, images)
 
 
@@ -118,10 +131,8 @@ def _graphs(
         model, shop.spec, work, tokenize, frames, [*texts[:20], " ".join(texts[:12])]
     )
     if shop.recipe.bundle.text_precision == "int8":
-        precision.quantise_weights(work / "text_tower.onnx", work / "text_int8.onnx")
-        found |= precision.gate_text(
-            *(_encode(work / n, tokenize, texts) for n in ("text_tower.onnx", "text_int8.onnx"))
-        )
+        precision.quantise_weights(work / FP32, work / INT8)
+        found |= precision.gate_text(*(_encode(work / n, tokenize, texts) for n in (FP32, INT8)))
     return found
 
 
@@ -136,6 +147,17 @@ def _encode(
             graph.run(["embedding"], {"ids": ids, "mask": (ids != 0).astype(np.int64)})[0][0]
         )
     return np.stack(rows)
+
+
+def _class_embeddings(
+    path: Path, tokenize: Callable[[list[str]], Tensor], sets: Sequence[LabelSet]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Class embeddings as a text graph gives them to a caller's own prompts."""
+    found = {}
+    for label_set in sets:
+        means = [_encode(path, tokenize, list(e.prompts)).mean(0) for e in label_set.labels]
+        found[label_set.name] = unit_rows(np.stack(means)).astype(np.float32)
+    return found
 
 
 def _files(
@@ -159,7 +181,7 @@ def _files(
     kind: Literal["bert", "clip"] = shop.spec.tokenizer
     source = text_folder(shop.spec) if kind == "bert" else _clip_vocabulary()
     write_tokenizer(kind, source, work / "tokenizer.json")
-    text = "text_int8.onnx" if shop.recipe.bundle.text_precision == "int8" else "text_tower.onnx"
+    text = INT8 if shop.recipe.bundle.text_precision == "int8" else FP32
     return {
         "image_tower.onnx": work / "image_tower.onnx",
         "text_tower.onnx": work / text,
@@ -194,18 +216,36 @@ def _manifest(shop: Workshop, model: EndoClip, parity: Mapping[str, float]) -> M
         provenance=Provenance(
             commit=commit(),
             config_digest=recipe_digest(shop.recipe),
-            split_digest=shop.archive.digest,
+            split_digest=_split_digest(shop.archive),
             libraries=libraries(),
             parity=dict(parity),
             extra={
                 "recipe": shop.recipe.name,
                 "seed": float(shop.recipe.seed),
                 "archive": shop.archive.kind,
+                "archive_digest": archive_digest(shop.archive.path),
+                "impression": "in text" if shop.recipe.attunement.impression else "withheld",
+                "model": shop.recipe.model.config,
+                "weights": _weights(shop),
                 "text_precision": bundle.text_precision,
             },
         ),
         metrics={},
     )
+
+
+def _split_digest(archive: Archive) -> str:
+    """Of the split of source groups, where exams are composed of sources; else of the patients'."""
+    path = archive.path / "source_split.json"
+    return parts_digest(read_split(path)) if path.is_file() else archive.digest
+
+
+def _weights(shop: Workshop) -> str:
+    """What the towers start from: a tag or the name of a file, never its folder."""
+    model = shop.recipe.model
+    if model.pretrained and model.weights:
+        return Path(model.weights).name
+    return "packages" if model.pretrained and shop.spec.image_weights else "none"
 
 
 def _draft(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
@@ -215,36 +255,3 @@ def _draft(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) 
     return pack(
         folder, manifest, {**files, "canaries.json": write_canaries(Canaries(1e-3, (), {}))}
     )
-
-
-def _canary_images(encoder: Encoder, count: int, seed: int) -> dict[str, bytes]:
-    """Drawn frames from both ends of the polyp score, and the one nearest the threshold."""
-    rng = np.random.default_rng([seed, 13])
-    drawn = []
-    limits = QualityLimits.of(encoder.bundle.manifest.quality_gate)
-    side = encoder.bundle.manifest.input.size
-    for i in range(24):
-        lesions = (random_lesion(rng),) if i % 2 else ()
-        image = draw_frame(random_spec(rng, lesions), rng, (side, side))
-        pixels = np.asarray(image)
-        if assess(pixels, limits) is None:
-            drawn.append((image, pixels))
-    embeddings = encoder.encode_images(np.stack([pixels for _, pixels in drawn]))
-    items = [Item(Path(), "view", None, None, "", "", "")] * len(drawn)
-    z = frame_margins(encoder, "polyp_detection", Embedded(items, embeddings, [None] * len(drawn)))
-    p = encoder.bundle.calibrations["polyp_detection"].frame.probability(z)
-    threshold = (
-        encoder.bundle.calibrations["polyp_detection"].operating_point("balanced").frame_threshold
-    )
-    order = np.argsort(p)
-    half = max(1, (count - 1) // 2)
-    near = int(np.argmin(np.abs(p - threshold)))
-    chosen = list(
-        dict.fromkeys([near, *order[-half:].tolist(), *order[: count - 1 - half].tolist()])
-    )
-    images = {}
-    for i, row in enumerate(chosen):
-        buffer = io.BytesIO()
-        drawn[row][0].save(buffer, "PNG", optimize=True)
-        images[f"canaries/drawn_{i}.png"] = buffer.getvalue()
-    return images

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,9 @@ from service.settings import Settings  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.config import load  # noqa: E402
 from training.errors import ParityError, StaleInput  # noqa: E402
-from training.evaluate import frame_figures  # noqa: E402
 from training.export import check_parity  # noqa: E402
-from training.items import embed  # noqa: E402
 from training.precision import gate_text  # noqa: E402
-from training.protocol import archive_items  # noqa: E402
+from training.runs import archive_digest  # noqa: E402
 from training.stages import open_workshop, run_stages  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -67,11 +66,45 @@ def test_the_bundle_answers_a_patient_over_http(run: Path) -> None:
         assert free.status_code == 200
 
 
-def test_metrics_in_the_manifest_equal_those_of_a_fresh_evaluation(run: Path) -> None:
-    encoder = Encoder(_bundle(run))
-    fresh = frame_figures(encoder, embed(encoder, archive_items(run / "0-archive", "report")))
-    stored = encoder.bundle.manifest.metrics["frames"]["view"]["polyp_detection"]
-    assert fresh["view"]["polyp_detection"]["auroc"] == pytest.approx(stored["auroc"], abs=1e-9)
+def test_evaluate_gives_the_figures_of_the_manifest(run: Path, tmp_path: Path) -> None:
+    bundle, out = _bundle(run), tmp_path / "figures.json"
+    command = ["evaluate", "--bundle", str(bundle.path), "--archive", str(run / "0-archive")]
+    assert main([*command, "--part", "report", "--out", str(out)]) == 0
+    fresh = json.loads(out.read_text("utf-8"))
+    stored = dict(bundle.manifest.metrics)
+    # Drawn frames alone promise nothing about the examples.
+    assert stored.pop("examples") == {}
+    assert {fresh.pop("measured"), stored.pop("measured")}
+    _assert_alike(fresh, stored)
+
+
+def _assert_alike(fresh: Any, stored: Any) -> None:
+    if isinstance(stored, dict):
+        assert set(fresh) == set(stored)
+        for key in stored:
+            _assert_alike(fresh[key], stored[key])
+    elif isinstance(stored, list):
+        for one, other in zip(fresh, stored, strict=True):
+            _assert_alike(one, other)
+    elif isinstance(stored, float):
+        assert fresh == pytest.approx(stored, abs=1e-9)
+    else:
+        assert fresh == stored
+
+
+def test_the_int8_gate_measures_what_free_prompts_would_lose(run: Path) -> None:
+    parity = _bundle(run).manifest.provenance.parity
+    assert 0.999 <= parity["text_cosine_min"] <= 1.0 + 1e-6
+    losses = [value for name, value in parity.items() if name.startswith("text_auroc_loss")]
+    assert losses
+    assert max(losses) <= 0.002
+
+
+def test_the_bundle_says_what_it_was_made_from(run: Path) -> None:
+    provenance = _bundle(run).manifest.provenance
+    assert provenance.extra["impression"] == "in text"
+    assert provenance.extra["model"] == "lite0-minilm"
+    assert provenance.extra["archive_digest"] == archive_digest(run / "0-archive")
 
 
 def test_a_finished_run_is_not_redone_and_another_recipe_is_refused(run: Path) -> None:

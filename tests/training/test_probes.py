@@ -11,6 +11,7 @@ from training.metrics import stratified_auroc
 from training.patients import Patient, patients
 from training.phantom import compose_phantom
 from training.probes import (
+    NoPixel,
     counts_probe,
     no_pixel_baseline,
     report_probes,
@@ -177,6 +178,20 @@ def test_no_pixel_baseline_sees_confounded_dimensions_and_areas() -> None:
     assert base.both > base.dimensions
     assert 0.5 < base.within < 1.0
     assert base.items == 100
+
+
+def test_the_baseline_uses_nothing_but_dimensions_and_area() -> None:
+    rng = np.random.default_rng(2)
+    train = [
+        _item(i, "ab"[i % 2], float(rng.uniform(0.1, 0.2) * (1 + i % 2)), BOTH[i % 2])
+        for i in range(100)
+    ]
+    fitted = NoPixel(train)
+    low, high, unknown = fitted.scores(["b", "a", "a"], np.array([0.3, 0.1, np.nan]))
+    assert high > low
+    assert np.isfinite(unknown)
+    with pytest.raises(ArchiveRefused, match="both histologies"):
+        NoPixel(train[::2])
 
 
 def test_probes_of_a_phantom_archive_are_written_beside_it(tmp_path: Path) -> None:
