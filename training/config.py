@@ -116,6 +116,7 @@ class UnificationConfig:
         steps: Optimiser steps.
         records: Records a step (paper: 8).
         frames: Frames of a record at most.
+        longest: Background frames that lengthen a record at most, log-uniformly; 0 = none.
         lr: Peak learning rate of the towers; the unify module takes ten times as much.
         px: Side of the training pixels.
         tau: Temperature of the unified soft labels.
@@ -126,6 +127,7 @@ class UnificationConfig:
     steps: int
     records: int
     frames: int
+    longest: int
     lr: float
     px: int
     tau: float

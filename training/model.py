@@ -334,14 +334,14 @@ def train_mode(model: EndoClip) -> None:
 
 
 def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
-    """AdamW groups with learning-rate factors: trunk 1, heads 4, text 0.2, unify 10, scale 50.
+    """AdamW groups with learning-rate factors: trunk 1, heads 4, text 0.2, unify 10, scale 100.
 
     MiniLM's and CLIP's text layers are tuned at a fifth of the trunk's rate (language is kept),
     projections start at random (or at the identity) and need to move further. The logarithm of the
     attention scale goes faster still: at the rate of the projections it went from 14.29 to 14.21
     in a whole stage.
     """
-    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 10.0, "scale": 50.0}
+    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 10.0, "scale": 100.0}
     picked: dict[str, list[nn.Parameter]] = {name: [] for name in factors}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -4,7 +4,8 @@ Every text set attends to every record's frames (the pairwise form); targets are
 of the records' unified attributes. Class sentences are pooled as they are at request time: the
 positive sentence alone makes the attention, and both sentences are scored on that one vector - so
 an exam with one lesion among 200 normal frames is still an exam with a polyp, and a mixed patient
-is not benign.
+is not benign. So that the attention learns this, records are made as long as exams are: frames of
+polyp-free records, encoded without gradients, join each record in a drawn number.
 
 The mirrored direction (frames attend to texts) is left out: nothing uses it at request time, and
 over a single prompt it would return the prompt.
@@ -40,6 +41,9 @@ from training.reading import LEVELS, Exam
 
 __all__ = ["Bags", "PatientSampler", "class_query_loss", "record_targets", "unify_records"]
 
+OTHERS = 64
+"""Background frames encoded a step to lengthen records with."""
+
 
 @dataclass(frozen=True)
 class Bags:
@@ -48,16 +52,34 @@ class Bags:
     Attributes:
         exams: The p records; no two share a source group.
         frames: Paths per record.
+        others: Frames of polyp-free records.
+        joined: Per record, rows of ``others`` that lengthen it; none of a group of its own.
     """
 
     exams: list[Exam]
     frames: list[list[Path]]
+    others: list[Path]
+    joined: list[list[int]]
 
     @property
     def mask(self) -> Tensor:
-        """(p, n) bool over the padded frames."""
-        longest = max(len(f) for f in self.frames)
-        return torch.tensor([[i < len(f) for i in range(longest)] for f in self.frames])
+        """(p, n) bool over the padded frames, own ones first, joined ones behind them."""
+        counts = [len(f) + len(j) for f, j in zip(self.frames, self.joined, strict=True)]
+        return torch.arange(max(counts))[None, :] < torch.tensor(counts)[:, None]
+
+    def padded(self, own: Tensor, others: Tensor) -> Tensor:
+        """Embeddings (p, n, d) in the order of ``mask``, zeros behind.
+
+        Args:
+            own: (sum of the records' frames, d).
+            others: (len(others), d).
+        """
+        pieces = own.split([len(f) for f in self.frames])
+        rows = [
+            torch.cat([piece, others[torch.tensor(joined, dtype=torch.long)]])
+            for piece, joined in zip(pieces, self.joined, strict=True)
+        ]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 class PatientSampler:
@@ -95,7 +117,28 @@ class PatientSampler:
                     exams.append(pool[i])
                     taken |= pool[i].groups
                     break
-        return Bags(exams, [self._frames(exam, rng) for exam in exams])
+        frames = [self._frames(exam, rng) for exam in exams]
+        return Bags(exams, frames, *self._joined(exams, rng))
+
+    def _joined(
+        self, exams: Sequence[Exam], rng: np.random.Generator
+    ) -> tuple[list[Path], list[list[int]]]:
+        """Background frames of the step, and which of them lengthen which record.
+
+        A record grows by up to ``longest`` frames, log-uniformly; frames may come twice, since
+        what matters is how many there are.
+        """
+        if not self.config.longest:
+            return [], [[] for _ in exams]
+        free = self.pools[2]
+        givers = [free[i] for i in rng.integers(len(free), size=OTHERS)]
+        others = [e.frames[rng.integers(len(e.frames))] for e in givers]
+        joined = []
+        for exam in exams:
+            fit = [i for i, giver in enumerate(givers) if not giver.groups & exam.groups]
+            count = int(np.exp(rng.uniform(0, np.log(self.config.longest + 1)))) if fit else 0
+            joined.append([fit[i] for i in rng.integers(max(len(fit), 1), size=count)])
+        return others, joined
 
     def _frames(self, exam: Exam, rng: np.random.Generator) -> list[Path]:
         """All kept frames as far as they fit, and background: the attention must find the lesions.
@@ -224,9 +267,14 @@ def unify_records(
         flat = [frame for frames in bags.frames for frame in frames]
         pixels = augment(store.get(flat), store.contract, config.px, rng, keep_shape=True)
         encoded = model.encode_images(pixels)
-        mask = bags.mask
-        images = torch.zeros(*mask.shape, model.dim)
-        images[mask] = encoded
+        others = encoded[:0].detach()
+        if bags.others:
+            with torch.no_grad():
+                pixels = augment(
+                    store.get(bags.others), store.contract, config.px, rng, keep_shape=True
+                )
+                others = model.encode_images(pixels)
+        images = bags.padded(encoded, others)
         return _losses(model, tokenize, images, bags, config, impression, rng)
 
     train_mode(model)

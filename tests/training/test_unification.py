@@ -1,5 +1,7 @@
 """Stage 3: who is in a batch, what the records' targets are, and how class sentences are pooled."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from training.config import load  # noqa: E402
 from training.errors import ConfigError  # noqa: E402
 from training.model import Unify  # noqa: E402
 from training.unification import (  # noqa: E402
+    Bags,
     PatientSampler,
     class_query_loss,
     record_targets,
@@ -31,7 +34,7 @@ def test_a_batch_holds_multi_single_and_lesion_free_records_of_distinct_groups()
     assert sorted(counts) == [0, 0, 1, 1, 2, 2, 2, 2]
     groups = [group for exam in bags.exams for group in exam.groups]
     assert len(groups) == len(set(groups))
-    assert bags.mask.sum().item() == sum(len(frames) for frames in bags.frames)
+    assert bags.mask.sum().item() == sum(len(f) for f in [*bags.frames, *bags.joined])
 
 
 def test_every_kept_frame_is_in_the_bag_as_far_as_it_fits() -> None:
@@ -41,6 +44,28 @@ def test_every_kept_frame_is_in_the_bag_as_far_as_it_fits() -> None:
         for exam, frames in zip(bags.exams, bags.frames, strict=True):
             assert set(sampler.kept.get(exam.record_id, [])) <= set(frames)
             assert len(frames) == len(set(frames)) <= CONFIG.frames
+
+
+def test_records_grow_by_background_that_shares_no_group_with_them() -> None:
+    sampler = _sampler()
+    giver = {frame: exam for exam in sampler.pools[2] for frame in exam.frames}
+    grown = []
+    for seed in range(20):
+        bags = sampler.draw(np.random.default_rng(seed))
+        for exam, joined in zip(bags.exams, bags.joined, strict=True):
+            grown.append(len(joined))
+            assert not any(giver[bags.others[i]].groups & exam.groups for i in joined)
+    assert min(grown) < 5
+    assert 50 < max(grown) <= CONFIG.longest
+
+
+def test_padded_embeddings_hold_own_frames_first_and_zeros_behind() -> None:
+    bags = Bags([], [[Path("a"), Path("b")], [Path("c")]], [Path("x"), Path("y")], [[1], [0, 1, 1]])
+    own, others = torch.eye(3), 10 * torch.eye(3)[:2]
+    padded = bags.padded(own, others)
+    assert bags.mask.tolist() == [[True, True, True, False], [True] * 4]
+    assert torch.equal(padded[0], torch.stack([own[0], own[1], others[1], torch.zeros(3)]))
+    assert torch.equal(padded[1], torch.stack([own[2], others[0], others[1], others[1]]))
 
 
 def test_records_sharing_a_group_never_meet() -> None:
