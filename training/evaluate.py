@@ -34,6 +34,7 @@ __all__ = [
     "Baseline",
     "Patient",
     "PatientScores",
+    "decision_figures",
     "frame_figures",
     "frame_margins",
     "negative_share",

@@ -37,7 +37,7 @@ from training.protocol import (
     lesion_free_twins,
 )
 
-__all__ = ["fit_calibrations", "part_items", "presence"]
+__all__ = ["PRESENCE_SEEDS", "fit_calibrations", "part_items", "presence"]
 
 PRESENCE_SEEDS = 2
 """Seeds of the patients with and without a lesion: 400 of each."""
