@@ -36,6 +36,7 @@ from training.config import CleansingConfig
 from training.errors import ConfigError, RecordError
 from training.loop import Schedule, train
 from training.losses import caption_loss
+from training.metrics import wilson
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
 from training.reading import Exam
 from training.records import write_jsonl
@@ -51,7 +52,6 @@ __all__ = [
     "score_frames",
     "select",
     "set_aside",
-    "wilson",
 ]
 
 log = logging.getLogger(__name__)
@@ -99,14 +99,6 @@ class Fate:
     round2: float
     reason: str | None
     kept: bool
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson 1927)."""
-    z = 1.959964
-    centre = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(successes * (n - successes) / n + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def read_share(archive: Path, config: CleansingConfig) -> Share:

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 
-from training.cleansing import SET_ASIDE, read_share, select, wilson  # noqa: E402
+from training.cleansing import SET_ASIDE, read_share, select  # noqa: E402
 from training.config import load  # noqa: E402
 from training.errors import ConfigError, RecordError  # noqa: E402
 
@@ -32,13 +32,6 @@ def test_an_exam_never_keeps_fewer_frames_than_its_report_names_lesions(selectio
     scores = [np.full(10, 0.9), np.array([0.01, 0.03, 0.02, 0.0])]
     kept = select(scores, [1, 3], 0.2, selection)
     assert kept[1].tolist() == [True, True, True, False]
-
-
-def test_wilson_interval_equals_the_textbook_value() -> None:
-    low, high = wilson(15, 50)  # Brown, Cai, DasGupta 2001: 0.1910 to 0.4375
-    assert low == pytest.approx(0.1910, abs=5e-4)
-    assert high == pytest.approx(0.4375, abs=5e-4)
-    assert wilson(0, 20)[0] == 0.0
 
 
 def test_share_comes_from_the_labelled_sample_or_is_asked_for(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_patient_intervals_draw_every_group_that_a_patient_is_made_of() -> None:
 
 
 def test_wilson_interval_of_a_known_case() -> None:
+    # Brown, Cai, DasGupta 2001: 0.1910 to 0.4375.
+    assert wilson(15, 50) == (pytest.approx(0.1910, abs=5e-4), pytest.approx(0.4375, abs=5e-4))
     low, high = wilson(8, 10)
     assert (low, high) == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
     assert wilson(0, 0) == (0.0, 1.0)
