@@ -283,5 +283,4 @@ def unify_records(
     return {
         "last_loss": float(np.mean(history[-20:])),
         "attention_scale": model.unify.log_scale.exp().item(),
-        "gate": model.unify.gate.item(),
     }

@@ -174,9 +174,8 @@ def test_an_attribute_that_one_record_leaves_out_is_no_difference() -> None:
 def _trained_unify() -> Unify:
     unify = Unify(D)
     with torch.no_grad():
-        for layer in (unify.query, unify.key, unify.value):
+        for layer in (unify.query, unify.key):
             layer.weight += 0.1 * torch.randn(D, D, generator=torch.Generator().manual_seed(9))
-        unify.gate.fill_(0.3)
     return unify
 
 
@@ -184,15 +183,14 @@ def test_unify_equals_its_naive_twin() -> None:
     unify, frames, queries = _trained_unify(), _unit(6, seed=1), _unit(2, seed=2)
     mask = torch.tensor([True, True, False, True, True, False])
     pooled, attention = unify(frames, mask, queries)
-    q, k, v = (layer.weight.detach().numpy() for layer in (unify.query, unify.key, unify.value))
-    scale, gate = math.exp(unify.log_scale.item()), unify.gate.item()
+    q, k = (layer.weight.detach().numpy() for layer in (unify.query, unify.key))
+    scale = math.exp(unify.log_scale.item())
     valid = [i for i in range(6) if mask[i]]
     for j in range(2):
         logits = [scale * float((q @ queries[j].numpy()) @ (k @ frames[i].numpy())) for i in valid]
         weights = [math.exp(x - max(logits)) for x in logits]
         weights = [w / sum(weights) for w in weights]
-        vector = sum(w * (v @ frames[i].numpy()) for w, i in zip(weights, valid, strict=True))
-        vector = vector + gate * np.mean([frames[i].numpy() for i in valid], 0)
+        vector = sum(w * frames[i].numpy() for w, i in zip(weights, valid, strict=True))
         assert pooled[j].tolist() == pytest.approx(
             (vector / np.linalg.norm(vector)).tolist(), abs=1e-5
         )
@@ -213,6 +211,13 @@ def test_unify_does_not_depend_on_frame_order_padding_or_batch() -> None:
     assert torch.allclose(unify(padded, longer, queries)[0], pooled, atol=1e-6)
     batch = torch.stack([padded] * 8)
     assert torch.allclose(unify(batch, longer.expand(8, -1), queries)[0][5], pooled, atol=1e-6)
+
+
+def test_a_patient_of_one_frame_is_that_frame() -> None:
+    frame = _unit(1, seed=4)
+    pooled, attention = _trained_unify()(frame, torch.ones(1, dtype=torch.bool), _unit(3, seed=5))
+    assert torch.allclose(pooled, frame.expand(3, -1), atol=1e-6)
+    assert torch.equal(attention, torch.ones(3, 1))
 
 
 def test_unify_without_a_valid_frame_gives_zeros_not_nan() -> None:
