@@ -40,7 +40,8 @@ FRAMES = {
         vessels=0.8,
     ),
     "normal_1": PhantomSpec(lumen=(0.5, 0.4), folds=4),
-    "normal_2": PhantomSpec(lumen=None, folds=2, vessels=0.9, mucosa="orange"),
+    # One fold: with this seed a second one closes to a ring, which reads as a small sessile polyp.
+    "normal_2": PhantomSpec(lumen=None, folds=1, vessels=0.9, mucosa="orange"),
     "normal_3": PhantomSpec(lumen=(0.3, 0.65), folds=3, light=0.9),
 }
 
