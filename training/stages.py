@@ -10,10 +10,12 @@ one before.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +91,7 @@ class Workshop:
 
 def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
     """Read archive and reports, set threads, keep the hub client offline."""
+    _keep_pages()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
@@ -101,6 +104,15 @@ def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
         log.warning("record left out: %s", error)
     spec = load_spec(recipe.model.config)
     return Workshop(recipe, spec, found, read_exams(found.records), FrameStore(spec.contract))
+
+
+def _keep_pages() -> None:
+    """Tell glibc to keep freed pages: a third of a step's CPU time went into faulting them anew."""
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    with suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
