@@ -3,7 +3,8 @@
 A probability of the positive label is a logistic map of one margin,
 `z = logit_scale * (cosine of the positive label - mean cosine of the others)`. The map of a patient
 has one term more, `log_n * ln(number of frames)`, because an attention query that may choose among
-more frames finds a higher cosine in any of them.
+more frames finds a higher cosine in any of them. `log_n` is at most 0: the term pays for that
+choice, and one more frame is never evidence by its number.
 """
 
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class FrameMap:
 
 @dataclass(frozen=True, slots=True)
 class PatientMap:
-    """Logistic map of a patient's margin and frame count; slope above 0."""
+    """Logistic map of a patient's margin and frame count; slope above 0, log_n at most 0."""
 
     slope: float
     intercept: float
@@ -248,6 +249,9 @@ def _checked(stored: _StoredCalibration, where: str) -> Calibration:
         # A slope of 0 or below would level or reverse the order of all scores.
         if not (isfinite(line.slope) and line.slope > 0 and isfinite(line.intercept)):
             raise BundleCorrupt(f"{where}/{name}", "a slope above 0, finite numbers", str(line))
+    # Above 0 any patient of enough normal frames would be positive. Written so that NaN fails.
+    if not (isfinite(stored.patient.log_n) and stored.patient.log_n <= 0):
+        raise BundleCorrupt(f"{where}/patient", "log_n of at most 0", str(stored.patient))
     points = {}
     for name, point in stored.operating_points.items():
         _check_point(point, f"{where}/operating_points/{name}")
