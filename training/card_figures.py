@@ -12,6 +12,11 @@ PARTS = {
     "calibrate": "what the thresholds were chosen on: flattering",
     "report": "source groups not used before",
 }
+KINDS = {
+    "crop": "crops and frames are images of the sources as they are",
+    "view": "views are windows cut as in training",
+    "scope": "scope views are whole frames, with their lesions or with mucosa over them",
+}
 TASKS = ("polyp_detection", "malignancy")
 
 
@@ -69,6 +74,9 @@ def _frames(frames: Mapping[str, Any]) -> Iterator[str]:
             f"{_number(f['ece15'])} ({_number(f['ece15_floor'])})",
         ]
         yield "| " + " | ".join(cells) + " |"
+    yield ""
+    told = [text for kind, text in KINDS.items() if any(kind == k for k, _, _ in rows)]
+    yield f"Items: {'; '.join(told)}."
     if any("no_pixel" in f for _, _, f in rows):
         yield ""
         yield (
