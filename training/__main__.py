@@ -94,11 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     phantom.add_argument("--seed", type=int, default=1)
     phantom.set_defaults(run=_phantom)
-    extract = commands.add_parser(
-        "extract", help="read reports (one a line, or a file) with the rule-based extractor"
+    attributes = commands.add_parser(
+        "attributes",
+        help="read one report on standard input: its lesions, attributes and evidence as JSON",
+        description="Reads one report on standard input with the rule-based extractor; prints one "
+        'JSON object, {"lesions": [{"sentence", "attributes": {name: {"value", "evidence"}}}]}. '
+        "Attributes that the report does not mention are left out; pathology is not read.",
     )
-    extract.add_argument("report", type=Path, help="text file holding one report")
-    extract.set_defaults(run=_extract)
+    attributes.set_defaults(run=_attributes)
     probe = commands.add_parser(
         "probe", help="shortcut, source, counts-only and no-pixel probes of an archive"
     )
@@ -197,20 +200,21 @@ def _phantom(args: argparse.Namespace) -> int:
     return 0
 
 
-def _extract(args: argparse.Namespace) -> int:
-    from training.attributes import extract
+def _attributes(_args: argparse.Namespace) -> int:
+    from training.attributes import extract, strip_pathology
 
-    report = args.report.read_text("utf-8")
-    for finding in extract(report):
-        values = {
-            name: {"value": v.value, "evidence": report[slice(*v.span)]}
-            for name, v in finding.attributes.items()
+    report = strip_pathology(sys.stdin.read())
+    lesions = [
+        {
+            "sentence": finding.text,
+            "attributes": {
+                name: {"value": v.value, "evidence": report[slice(*v.span)]}
+                for name, v in finding.attributes.items()
+            },
         }
-        print(
-            json.dumps(
-                {"lesion": finding.number, "attributes": values, "impression": finding.impression}
-            )
-        )
+        for finding in extract(report)
+    ]
+    print(json.dumps({"lesions": lesions}, indent=1, ensure_ascii=False))
     return 0
 
 

@@ -1,8 +1,12 @@
 """The rule-based extractor on sentences written by hand."""
 
+import io
+import json
+
 import numpy as np
 import pytest
 
+from training.__main__ import main
 from training.attributes import (
     ATTRIBUTES,
     ORDINAL,
@@ -361,3 +365,21 @@ def test_every_composed_report_is_read_back_exactly() -> None:
             )
         ), report.text
         assert not any(f" {side} " in f" {bare} " for side in ("left", "right"))
+
+
+def test_the_command_reads_a_report_and_prints_values_with_verbatim_evidence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = (
+        "Findings: Polyp 1: a 12 mm pedunculated polyp in the sigmoid with a lobulated surface. "
+        "Polyp 2: a small flat polyp, pale.\nPathology: tubular adenoma, low-grade dysplasia.\n"
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(report))
+    assert main(["attributes"]) == 0
+    lesions = json.loads(capsys.readouterr().out)["lesions"]
+    assert len(lesions) == 2
+    assert lesions[0]["attributes"]["size_band"]["value"] == "10-19"
+    for lesion in lesions:
+        assert lesion["attributes"]
+        assert all(found["evidence"] in report for found in lesion["attributes"].values())
+        assert "adenoma" not in json.dumps(lesion)
