@@ -258,6 +258,18 @@ def test_the_prompt_gate_measures_the_loss_and_can_fail(encoder: Encoder, report
     assert better["text_auroc_loss_polyp_detection"] < 0
 
 
+def test_the_prompt_gate_does_not_judge_by_a_handful_of_pairs(
+    encoder: Encoder, report: Embedded
+) -> None:
+    y = np.array([item.polyp is True for item in report.items])
+    few = np.zeros(len(y), dtype=bool)
+    few[[*np.flatnonzero(y)[:10], *np.flatnonzero(~y)[:10]]] = True
+    classes = encoder.bundle.class_embeddings
+    reverse = {name: rows[::-1].copy() for name, rows in classes.items()}
+    found = gate_prompts(encoder, [report.where(few)], classes, reverse)
+    assert found["text_auroc_loss_polyp_detection"] > 0.002
+
+
 def test_every_figure_is_a_json_value(encoder: Encoder, archive: Path) -> None:
     def walk(value: object) -> None:
         if isinstance(value, dict):
