@@ -134,11 +134,11 @@ class _Exchange:
 
         Closing with unread bytes resets the connection, and the reset may overtake the answer.
         """
-        # A client that waits for 100-continue sends nothing; to read on would ask it to.
-        waits = Headers(scope=self._scope).get("expect") is not None and not self._bytes_in
+        # One that asked for 100-continue may send all the same; with the answer begun, reading on
+        # no longer asks it to.
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while not self._body_ended and not waits:
+                while not self._body_ended:
                     self._body_ended = not (await self._receive()).get("more_body", False)
 
     def _log(self, started: float) -> None:

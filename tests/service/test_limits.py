@@ -32,6 +32,16 @@ def test_declared_length_over_the_cap_is_refused_unread(small: Running, kind: st
     problem_of(response, 413, "payload_too_large")
 
 
+def test_client_that_waits_for_100_continue_is_refused_without_it(small: Running) -> None:
+    head = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (3 * MIB)
+    with socket.create_connection(("127.0.0.1", small.port), timeout=10) as wire:
+        wire.sendall(head)
+        answer = b"".join(iter(lambda: wire.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in answer
+
+
 def test_stream_without_a_length_is_cut_at_the_cap(small: Running) -> None:
     sent = 0
 
