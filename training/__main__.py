@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("--bundle", type=Path, required=True)
     change.add_argument("--archive", type=Path, required=True, help="gives the split")
     change.add_argument("--data", type=Path, required=True, help="folder with index.csv")
-    change.add_argument("--part", default="calibrate", help="part of the split (calibrate)")
+    change.add_argument(
+        "--part", choices=("select", "calibrate", "report"), default="calibrate", help="(calibrate)"
+    )
     change.set_defaults(run=_decode_change)
     evaluate = commands.add_parser(
         "evaluate",

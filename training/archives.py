@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.compose import compose
+from training.errors import ArchiveRefused
 from training.phantom import compose_phantom
 from training.probes import report_probes
 from training.runs import file_digest, run_stage
@@ -44,8 +45,11 @@ def archive_of_run(data: Path | None, out: Path, seed: int) -> Path:
     """The archive of a run, ``<out>/0-archive``: made once, begun anew if it was cut off.
 
     Raises:
+        ArchiveRefused: ``data`` holds no index.csv.
         StaleInput: It was made from other data or another seed.
     """
+    if data is not None and not (data / "index.csv").is_file():
+        raise ArchiveRefused(f"expected index.csv in {data}, found no such file")
     key = {"seed": seed, "index": file_digest(data / "index.csv") if data else "drawn"}
 
     def body(folder: Path) -> dict[str, Any]:

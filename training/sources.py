@@ -202,8 +202,14 @@ def read_split(path: Path) -> dict[str, str]:
     """Read source_split.json.
 
     Raises:
-        ArchiveRefused: its digest does not fit.
+        ArchiveRefused: there is none (an archive that was not composed), or its digest does not
+            fit.
     """
+    if not path.is_file():
+        raise ArchiveRefused(
+            f"expected {path.name} in {path.parent}, found no such file: real frames (--data) can "
+            "be told apart by part only with an archive that was composed of them"
+        )
     body = json.loads(path.read_text(encoding="utf-8"))
     if parts_digest(body["parts"]) != body["digest"]:
         raise ArchiveRefused(
