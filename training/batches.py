@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_store.images import InputContract, decode
+from training.frame_files import read_frame
 
 __all__ = ["FrameStore", "augment", "plain"]
 
@@ -42,7 +43,7 @@ class FrameStore:
 
     def _one(self, path: Path) -> npt.NDArray[np.uint8]:
         if path not in self._cache:
-            self._cache[path] = decode(path.read_bytes(), self.contract)
+            self._cache[path] = decode(read_frame(path), self.contract)
         return self._cache[path]
 
 

@@ -1,7 +1,8 @@
 """Recipes: one TOML file each, read into frozen dataclasses.
 
-Every unknown, missing or ill-typed key is reported at once. ``--set attunement.lr=1e-4``
-overrides one value; there is no other mechanism, no inheritance between files.
+Every unknown, missing or ill-typed key is reported at once; a key may be left out only where its
+dataclass has a default. ``--set attunement.lr=1e-4`` overrides one value; there is no other
+mechanism, no inheritance between files.
 """
 
 from __future__ import annotations
@@ -10,23 +11,70 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from training.errors import ConfigError
 
 __all__ = [
+    "AttributesConfig",
     "AttunementConfig",
     "BundleConfig",
     "CleansingConfig",
+    "ComputeConfig",
     "ModelConfig",
     "Recipe",
     "UnificationConfig",
     "digest",
     "load",
 ]
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """The machine and how it is used; what a run computes does not depend on it, up to rounding.
+
+    Attributes:
+        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` (the latter with loss scaling).
+        threads: Torch threads; 0 = all cores.
+        workers: Threads that decode frames ahead of the step that needs them; 0 = none.
+        cache_mb: Decoded frames kept in memory, MB; what does not fit is decoded again.
+        accumulate: Pieces in which a step's frames are encoded; the contrast still sees the whole
+            batch, because embeddings are cached and gradients are taken in a second pass.
+        checkpointing: Recompute activations in the backward pass instead of keeping them.
+        compile: Run the image tower through ``torch.compile``.
+        checkpoint_s: Seconds between step checkpoints.
+    """
+
+    device: str
+    precision: str
+    threads: int
+    workers: int
+    cache_mb: int
+    accumulate: int
+    checkpointing: bool
+    compile: bool
+    checkpoint_s: float
+
+
+@dataclass(frozen=True)
+class AttributesConfig:
+    """Where the attributes of a report come from.
+
+    Attributes:
+        source: ``rules``, or a ledger that ``training extract`` wrote: a path, relative to the
+            archive's folder.
+        corrupted: Share of mentioned values replaced by another value (an ablation; 0 = none).
+        dropped: Share of mentioned values taken away (an ablation; 0 = none).
+    """
+
+    source: str
+    corrupted: float
+    dropped: float
 
 
 @dataclass(frozen=True)
@@ -158,8 +206,8 @@ class Recipe:
     Attributes:
         name: For folders and stamps.
         seed: Of everything random.
-        threads: Torch threads; 0 = all cores.
-        checkpoint_s: Seconds between checkpoints.
+        compute: The machine.
+        attributes: What reads the reports.
         model: Towers.
         cleansing: Stage 1.
         attunement: Stage 2.
@@ -169,8 +217,8 @@ class Recipe:
 
     name: str
     seed: int
-    threads: int
-    checkpoint_s: float
+    compute: ComputeConfig
+    attributes: AttributesConfig
     model: ModelConfig
     cleansing: CleansingConfig
     attunement: AttunementConfig
@@ -178,9 +226,17 @@ class Recipe:
     bundle: BundleConfig
 
 
-POSITIVE = ("batch", "lr", "px", "tau", "records", "frames", "steps", "canaries")
-SHARES = ("cleansing.share", "attunement.single_source")
+POSITIVE = (
+    *("batch", "lr", "px", "tau", "records", "frames", "steps", "canaries"),
+    *("cache_mb", "accumulate", "checkpoint_s"),
+)
+SHARES = (
+    *("cleansing.share", "attunement.single_source"),
+    *("attributes.corrupted", "attributes.dropped"),
+)
 CHOICES = {
+    "compute.device": ("auto", "cpu", "cuda"),
+    "compute.precision": ("fp32", "bf16", "fp16"),
     "cleansing.selection": ("pooled", "per_exam"),
     "attunement.targets": ("soft", "one_hot", "plain"),
     "bundle.text_precision": ("fp32", "int8"),
@@ -244,20 +300,51 @@ def _override(raw: dict[str, Any], override: str, problems: list[str]) -> None:
 
 def _build(cls: type, raw: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
     hints = get_type_hints(cls)
+    optional = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING
+        or field.default_factory is not dataclasses.MISSING
+    }
     problems += [f"  {prefix}{key}: unknown key" for key in raw if key not in hints]
     values: dict[str, Any] = {}
-    for key, kind in hints.items():
+    for key, hint in hints.items():
         where = f"{prefix}{key}"
+        kind = _without_none(hint)
         if key not in raw:
-            problems.append(f"  {where}: missing")
+            if key not in optional:
+                problems.append(f"  {where}: missing")
         elif dataclasses.is_dataclass(kind):
             if isinstance(raw[key], Mapping):
                 values[key] = _build(kind, raw[key], f"{where}.", problems)  # type: ignore[arg-type]
             else:
                 problems.append(f"  {where}: expected a table")
+        elif get_origin(kind) in (tuple, dict):
+            values[key] = _collection(where, raw[key], kind, problems)
         else:
             values[key] = _value(where, raw[key], kind, problems)
     return cls(**values) if not problems else None
+
+
+def _without_none(hint: Any) -> Any:
+    """``X`` of ``X | None``; TOML has no null, so None is what a left-out table gives."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in get_args(hint) if kind is not type(None))
+    return hint
+
+
+def _collection(where: str, value: object, kind: Any, problems: list[str]) -> object:
+    """``tuple[X, ...]`` from an array, ``dict[str, X]`` from a table."""
+    of = get_args(kind)
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            problems.append(f"  {where}: expected a table, found {value!r}")
+            return None
+        return {key: _value(f"{where}.{key}", one, of[1], problems) for key, one in value.items()}
+    if not isinstance(value, list):
+        problems.append(f"  {where}: expected an array, found {value!r}")
+        return None
+    return tuple(_value(f"{where}[{i}]", one, of[0], problems) for i, one in enumerate(value))
 
 
 def _value(where: str, value: object, kind: type, problems: list[str]) -> object:

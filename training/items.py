@@ -17,6 +17,7 @@ from model_store.encoder import Encoder, Floats
 from model_store.errors import ImageRejected
 from model_store.images import decode
 from model_store.quality import QualityLimits, assess
+from training.frame_files import read_frame
 
 __all__ = ["Embedded", "Item", "embed"]
 
@@ -92,7 +93,7 @@ def embed(encoder: Encoder, items: Sequence[Item]) -> Embedded:
         part, rows = [], []
         for i, item in enumerate(items[start : start + 32], start):
             try:
-                pixels = decode(item.path.read_bytes(), contract)
+                pixels = decode(read_frame(item.path), contract)
             except ImageRejected:
                 reasons.append("rejected")
                 continue

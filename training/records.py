@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from training.errors import ArchiveRefused, RecordError
+from training.frame_files import frame_exists
 
 __all__ = [
     "FORMAT",
@@ -293,7 +294,7 @@ def _frame(archive: Path, name: object, path: Path, number: int) -> Path:
     if pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise RecordError(path, number, f"frame {name!r} leaves the archive")
     frame = archive / pure
-    if not frame.is_file():
+    if not frame_exists(frame):
         raise RecordError(path, number, f"frame {name!r} does not exist")
     return frame
 

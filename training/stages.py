@@ -86,7 +86,7 @@ class Workshop:
 
     def schedule(self, steps: int, lr: float, stage: int) -> Schedule:
         """A stage's schedule with its own seed."""
-        return Schedule(steps, lr, self.recipe.seed * 100 + stage, self.recipe.checkpoint_s)
+        return Schedule(steps, lr, self.recipe.seed * 100 + stage, self.recipe.compute.checkpoint_s)
 
 
 def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
@@ -97,8 +97,8 @@ def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+    if recipe.compute.threads:
+        torch.set_num_threads(recipe.compute.threads)
     found = read(archive)
     for error in found.errors:
         log.warning("record left out: %s", error)
