@@ -33,22 +33,20 @@ from torch import Tensor
 from model_store.quality import QualityLimits, assess
 from training.batches import FrameStore, augment, plain
 from training.config import CleansingConfig
-from training.errors import ConfigError, RecordError
+from training.errors import ConfigError
 from training.loop import Schedule, train
 from training.losses import caption_loss
-from training.metrics import wilson
 from training.model import EndoClip, parameter_groups, save_weights, train_mode
 from training.reading import Exam
 from training.records import write_jsonl
+from training.sample import Share
 
 __all__ = [
     "SENTENCES",
     "SET_ASIDE",
     "Fate",
-    "Share",
     "cleanse",
     "read_ledger",
-    "read_share",
     "score_frames",
     "select",
     "set_aside",
@@ -59,23 +57,6 @@ log = logging.getLogger(__name__)
 SET_ASIDE = -1.0
 """Rank of a frame that the quality gate set aside: below every probability."""
 SENTENCES = ("This is a colon with polyps.", "This is a colon without polyps.")
-
-
-@dataclass(frozen=True)
-class Share:
-    """Lesion share among the positive exams' frames.
-
-    Attributes:
-        value: Point estimate, 0-1.
-        low: Lower end of the 95 % Wilson interval.
-        high: Upper end.
-        sample: Labelled frames it rests on; 0 = given by the recipe.
-    """
-
-    value: float
-    low: float
-    high: float
-    sample: int
 
 
 @dataclass(frozen=True)
@@ -99,49 +80,6 @@ class Fate:
     round2: float
     reason: str | None
     kept: bool
-
-
-def read_share(archive: Path, config: CleansingConfig) -> Share:
-    """The share to keep: the recipe's, or estimated from ``labelled_sample.jsonl``.
-
-    Raises:
-        ConfigError: Neither is there.
-    """
-    if config.share > 0:
-        return Share(config.share, config.share, config.share, 0)
-    path = archive / "labelled_sample.jsonl"
-    if not path.is_file():
-        raise ConfigError(
-            "cleansing.share is 0 and the archive has no labelled_sample.jsonl: label about 300 "
-            'random frames of positive exams, one {"frame": "frames/…", "lesion": true|false} '
-            "a line, or set cleansing.share"
-        )
-    labels = _labels(path)
-    low, high = wilson(sum(labels), len(labels))
-    return Share(sum(labels) / len(labels), low, high, len(labels))
-
-
-def _labels(path: Path) -> list[bool]:
-    """The labels of a sample that somebody may have written by hand.
-
-    Raises:
-        RecordError: A line is not as expected, or there is none.
-    """
-    labels = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            label = json.loads(line)["lesion"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            label = None
-        if not isinstance(label, bool):
-            shown = line if len(line) < 80 else line[:77] + "..."
-            raise RecordError(
-                path, number, f'expected {{"frame": …, "lesion": true|false}}, found {shown}'
-            )
-        labels.append(label)
-    if not labels:
-        raise RecordError(path, 0, "expected one label a line, found none")
-    return labels
 
 
 def select(

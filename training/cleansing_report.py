@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from training.cleansing import SET_ASIDE, Share, read_ledger, select
+from training.cleansing import SET_ASIDE, read_ledger, select
 from training.reading import Exam
 from training.records import read_truth
 from training.runs import write_json
+from training.sample import Share
 
 __all__ = ["report_cleansing"]
 

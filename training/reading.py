@@ -22,10 +22,20 @@ from training.attributes import (
     strip_pathology,
 )
 from training.claims import without_number
+from training.config import AttributesConfig
 from training.records import Record
+from training.runs import file_digest
 from training.sentences import sentences
 
-__all__ = ["IMPRESSIONS", "LEVELS", "Exam", "Lesion", "read_exams", "similarity_tables"]
+__all__ = [
+    "IMPRESSIONS",
+    "LEVELS",
+    "Exam",
+    "Lesion",
+    "attributes_digest",
+    "read_exams",
+    "similarity_tables",
+]
 
 IMPRESSIONS = ("neoplastic", "non-neoplastic")
 LEVELS = tuple(len(values) for values in ATTRIBUTES.values())
@@ -58,7 +68,7 @@ class Exam:
         positive: The report found a lesion.
         lesions: One per finding; empty for polyp-free reports.
         normal_text: Sentences of a polyp-free report, "" otherwise.
-        source: Prefix of the first source group (``<source>_<id>``), "" where unknown.
+        source: Data set or imaging system, "" where unknown.
         groups: Source groups; no batch of stage 3 holds two exams that share one.
         part: Of the split.
     """
@@ -73,9 +83,23 @@ class Exam:
     part: str
 
 
-def read_exams(records: list[Record]) -> list[Exam]:
-    """Read every record's report, in order."""
+def read_exams(records: list[Record], config: AttributesConfig, archive: Path) -> list[Exam]:
+    """Read every record's report, in order.
+
+    Args:
+        records: Of one archive.
+        config: What reads the reports.
+        archive: The archive's folder.
+    """
+    del config, archive  # the rules, until a ledger can be read
     return [_exam(record) for record in records]
+
+
+def attributes_digest(config: AttributesConfig, archive: Path) -> str:
+    """What a stage's key holds of the attributes' origin: ``rules`` or the ledger's digest."""
+    if config.source == "rules":
+        return config.source
+    return file_digest(archive / config.source)
 
 
 def similarity_tables() -> list[Tensor]:
@@ -99,14 +123,13 @@ def _exam(record: Record) -> Exam:
     report = strip_pathology(record.report)
     positive = polyp_mentioned(report)
     findings = extract(report) if positive else []
-    source = record.groups[0].split("_", 1)[0] if record.groups else ""
     return Exam(
         record_id=record.record_id,
         frames=record.frames,
         positive=positive,
         lesions=tuple(_lesion(finding) for finding in findings),
         normal_text="" if positive else _normal_text(report),
-        source=source,
+        source=record.source,
         groups=frozenset(record.groups),
         part=record.part,
     )

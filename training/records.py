@@ -4,8 +4,9 @@ An archive is a folder:
 
     archive.json    {"format": 1, "kind": "composed" | "phantom" | "ingested"}
     records.jsonl   one record a line: {"record_id", "patient_id", "report", "frames": [...],
-                    "groups": [...]}; frames are paths inside the folder, groups (optional) name
-                    the sources whose pixels were used
+                    "groups": [...], "source": ...}; frames are paths inside the folder; groups
+                    (optional) name the sources whose pixels were used, source (optional) the
+                    data set or imaging system they come from
     split.json      {"parts": {patient_id: part}, "digest": "sha256:..."}
     truth.jsonl     (composer only) never read by a stage, only by reports about stages
 
@@ -42,7 +43,7 @@ FORMAT = 1
 KINDS = ("composed", "phantom", "ingested")
 PARTS = ("train", "select", "calibrate", "report")
 _REQUIRED = {"record_id": str, "patient_id": str, "report": str, "frames": list}
-_OPTIONAL = {"groups": list}
+_OPTIONAL = {"groups": list, "source": str}
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Record:
         patient_id: pseudonymous id; the unit of splitting together with ``groups``.
         report: free text, not empty.
         frames: absolute paths of the frames, in order, at least one.
-        groups: ids of the sources the frames came from; empty for ingested records.
+        groups: ids of the sources the frames came from; records that share one are kept together.
         part: train, select, calibrate or report.
+        source: data set or imaging system, "" where unknown.
     """
 
     record_id: str
@@ -64,6 +66,7 @@ class Record:
     frames: tuple[Path, ...]
     groups: tuple[str, ...] = ()
     part: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -269,8 +272,10 @@ def _parse(archive: Path, path: Path, number: int, line: bytes, parts: dict[str,
     groups = entry.get("groups", [])
     if not all(isinstance(group, str) and group for group in groups):
         raise RecordError(path, number, f"groups: expected non-empty strings, found {groups!r}")
+    # The composer names a group <source>_<id>.
+    source = entry.get("source") or (groups[0].split("_", 1)[0] if groups else "")
     return Record(
-        entry["record_id"], patient, entry["report"], frames, tuple(groups), parts[patient]
+        entry["record_id"], patient, entry["report"], frames, tuple(groups), parts[patient], source
     )
 
 

@@ -40,9 +40,10 @@ from training.model import (
     load_weights,
     save_weights,
 )
-from training.reading import Exam, read_exams
+from training.reading import Exam, attributes_digest, read_exams
 from training.records import Archive, read
 from training.runs import archive_digest, file_digest, run_stage
+from training.sample import read_share
 
 __all__ = ["Workshop", "open_workshop", "packed_from", "recipe_digest", "run_stages"]
 
@@ -103,7 +104,8 @@ def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
     for error in found.errors:
         log.warning("record left out: %s", error)
     spec = load_spec(recipe.model.config)
-    return Workshop(recipe, spec, found, read_exams(found.records), FrameStore(spec.contract))
+    exams = read_exams(found.records, recipe.attributes, found.path)
+    return Workshop(recipe, spec, found, exams, FrameStore(spec.contract))
 
 
 def _keep_pages() -> None:
@@ -140,7 +142,9 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
         "archive": archive_digest(shop.archive.path),
         "model": digest(recipe.model),
         "seed": recipe.seed,
+        "attributes": attributes_digest(recipe.attributes, shop.archive.path),
     }
+    told = {"corrupted": recipe.attributes.corrupted, "dropped": recipe.attributes.dropped}
     out.mkdir(parents=True, exist_ok=True)
     done: list[Path] = []
     for name, config, body in stages:
@@ -150,6 +154,8 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
         key |= {f"weights of {name}": file_digest(done[-1] / "weights.pt")}
         if (done[-1] / "ledger.jsonl").exists():
             key |= {f"ledger of {name}": file_digest(done[-1] / "ledger.jsonl")}
+        # Cleansing counts lesions and does not look at their attributes.
+        key |= told
     return done[-1]
 
 
@@ -159,10 +165,11 @@ def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, A
     if not config.enabled:
         save_weights(model, folder / "weights.pt")
         return {"enabled": False}
-    share = cleansing.read_share(shop.archive.path, config)
+    root = shop.archive.path.resolve()
+    asked = (f for e in shop.part("train") if e.positive for f in e.frames)
+    share = read_share(root, config.share, {f.relative_to(root).as_posix() for f in asked})
     exams = [e for e in shop.exams if e.part in ("train", "select")]
     schedule = shop.schedule(config.steps, config.lr, 1)
-    root = shop.archive.path.resolve()
     figures = cleansing.cleanse(
         folder, model, tokenize, shop.store, root, exams, share, config, schedule
     )

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 
 from training.attunement import Sampler, batch_targets, effective_band  # noqa: E402
-from training.config import load  # noqa: E402
+from training.config import AttributesConfig, load  # noqa: E402
 from training.reading import Exam, read_exams, similarity_tables  # noqa: E402
 from training.records import Record  # noqa: E402
 from training.report_text import LesionFacts, write_report  # noqa: E402
@@ -32,8 +32,8 @@ def _exams(count: int, seed: int = 0) -> list[Exam]:
         text = write_report(lesions, rng).text
         source = ("bkai", "kvasir")[i % 2]
         frames = (Path(f"{i}_0.jpg"), Path(f"{i}_1.jpg"))
-        records.append(Record(f"r{i}", f"p{i}", text, frames, (f"{source}_{i}",), "train"))
-    return read_exams(records)
+        records.append(Record(f"r{i}", f"p{i}", text, frames, (f"{source}_{i}",), "train", source))
+    return read_exams(records, AttributesConfig("rules", 0.0, 0.0), Path())
 
 
 @pytest.fixture(scope="module")

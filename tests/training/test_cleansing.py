@@ -1,18 +1,11 @@
 """Stage 1: selection, prevalence and the ledger; measured against a naive count."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 
-from training.cleansing import SET_ASIDE, read_share, select  # noqa: E402
-from training.config import load  # noqa: E402
-from training.errors import ConfigError, RecordError  # noqa: E402
-
-CONFIG = load(Path(__file__).parents[2] / "training" / "configs" / "default.toml").cleansing
+from training.cleansing import SET_ASIDE, select  # noqa: E402
 
 
 def test_pooled_selection_keeps_the_top_share_of_all_exams_together() -> None:
@@ -34,30 +27,8 @@ def test_an_exam_never_keeps_fewer_frames_than_its_report_names_lesions(selectio
     assert kept[1].tolist() == [True, True, True, False]
 
 
-def test_share_comes_from_the_labelled_sample_or_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="labelled_sample"):
-        read_share(tmp_path, CONFIG)
-    rows = [json.dumps({"frame": f"frames/{i}.jpg", "lesion": i < 60}) for i in range(300)]
-    (tmp_path / "labelled_sample.jsonl").write_text("\n".join(rows), "utf-8")
-    share = read_share(tmp_path, CONFIG)
-    assert share.value == 0.2
-    assert share.low < 0.2 < share.high
-    assert share.sample == 300
-
-
 @pytest.mark.parametrize("selection", ["pooled", "per_exam"])
 def test_a_frame_that_the_gate_set_aside_is_never_kept(selection: str) -> None:
     scores = [np.array([SET_ASIDE, 0.2, SET_ASIDE]), np.array([SET_ASIDE, SET_ASIDE])]
     kept = select(scores, [2, 1], 0.9, selection)
     assert [k.tolist() for k in kept] == [[False, True, False], [False, False]]
-
-
-@pytest.mark.parametrize("line", ["not json", '{"frame": "a.jpg"}', '{"lesion": 1}', "[]"])
-def test_a_bad_label_is_reported_with_file_and_line(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "labelled_sample.jsonl"
-    path.write_text('{"frame": "a.jpg", "lesion": true}\n' + line + "\n", "utf-8")
-    with pytest.raises(RecordError, match=r"labelled_sample\.jsonl:2: expected"):
-        read_share(tmp_path, CONFIG)
-    path.write_text("", "utf-8")
-    with pytest.raises(RecordError, match="found none"):
-        read_share(tmp_path, CONFIG)
