@@ -57,7 +57,7 @@ test-service: $(VENV_TEST)/.stamp  ## Run the tests of model_store and service w
 
 train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it: the phantom recipe)
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
-	$(VENV_TRAIN)/bin/python -m training train --recipe $(if $(DATA),default --data "$(DATA)",smoke)
+	$(VENV_TRAIN)/bin/python -m training run --recipe $(if $(DATA),default --data "$(DATA)",smoke)
 
 check: $(VENV_TEST)/.stamp  ## Lint, formatting, types; changes nothing
 	$(VENV_TEST)/bin/python -m ruff check .

@@ -1,7 +1,7 @@
 """Train and pack bundles from the command line.
 
-python -m training train --recipe default --data path/to/colonoscopy/dev --out runs/default
-python -m training train --recipe smoke
+python -m training run --recipe default --data path/to/colonoscopy/dev --out runs/default
+python -m training run --recipe smoke
 python -m training --help
 """
 
@@ -45,31 +45,35 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     parser.add_argument("--verbose", action="store_true", help="debug messages")
     commands = parser.add_subparsers(required=True, metavar="command")
-    train = commands.add_parser(
-        "train", help="records -> three stages -> ONNX -> bundle -> figures; resumes"
+    run = commands.add_parser(
+        "run",
+        aliases=["train"],
+        help="records -> three stages -> ONNX -> bundle -> figures; resumes",
     )
-    train.add_argument(
+    run.add_argument(
+        "--config",
         "--recipe",
+        dest="recipe",
         default="default",
         help="name in training/configs or a TOML file (default: default)",
     )
-    train.add_argument(
+    run.add_argument(
         "--data",
         type=Path,
         help="folder with index.csv and real frames; exams are composed of them",
     )
-    train.add_argument("--archive", type=Path, help="a ready archive instead of --data")
-    train.add_argument(
+    run.add_argument("--archive", type=Path, help="a ready archive instead of --data")
+    run.add_argument(
         "--out", type=Path, help="folder for stages and the bundle (default: runs/<recipe>)"
     )
-    train.add_argument(
+    run.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="override, as attunement.lr=1e-4",
     )
-    train.set_defaults(run=_train)
+    run.set_defaults(run=_run)
     arms = commands.add_parser(
         "arms", help="train and evaluate a recipe with its stages added one by one; resumes"
     )
@@ -140,11 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(args: argparse.Namespace) -> int:
-    from training.archives import archive_of_run
+def _run(args: argparse.Namespace) -> int:
     from training.config import load
-    from training.packing import make_bundle
-    from training.stages import open_workshop, packed_from, run_stages
+    from training.run import run
 
     start = time.monotonic()
     name = args.recipe
@@ -157,13 +159,7 @@ def _train(args: argparse.Namespace) -> int:
         )
     recipe = load(_recipe_path(name), args.set)
     out = args.out or Path("runs") / recipe.name
-    archive = args.archive or archive_of_run(args.data, out, recipe.seed)
-    shop = open_workshop(recipe, archive)
-    last = run_stages(shop, out)
-    bundle = out / f"{recipe.bundle.name}-{recipe.bundle.version}"
-    packed_from(bundle, recipe)
-    if not bundle.exists():
-        make_bundle(shop, last / "weights.pt", out / "4-export", bundle, args.data)
+    bundle = run(recipe, out, data=args.data, archive=args.archive)
     print(f"bundle: {bundle}  ({(time.monotonic() - start) / 60:.1f} min)")
     print((bundle / "MODEL_CARD.md").read_text("utf-8").split("## Operating points")[0])
     print(f"serve it: make serve BUNDLE={bundle}")
