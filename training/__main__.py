@@ -98,6 +98,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     phantom.add_argument("--seed", type=int, default=1)
     phantom.set_defaults(run=_phantom)
+    sample = commands.add_parser(
+        "sample",
+        help="label about 300 frames of each part: a page to do it on, and its file read back",
+        description="Prevalence, probabilities and thresholds need some hundred frames that a "
+        "person has looked at. Without --read, frames of positive exams are drawn and a page is "
+        "written to label them on (it holds the frames: as sensitive as the archive). With --read, "
+        "the file saved by that page is put into the archive as labelled_sample.jsonl.",
+    )
+    sample.add_argument("--archive", type=Path, required=True)
+    sample.add_argument(
+        "--out", type=Path, default=Path("labels.html"), help="the page (default: labels.html)"
+    )
+    sample.add_argument("--count", type=int, default=300, help="frames of each part (300)")
+    sample.add_argument("--seed", type=int, default=1, help="of the draw (1)")
+    sample.add_argument("--read", type=Path, metavar="CSV", help="columns frame,lesion,neoplastic")
+    sample.set_defaults(run=_sample)
     attributes = commands.add_parser(
         "attributes",
         help="read one report on standard input: its lesions, attributes and evidence as JSON",
@@ -195,6 +211,18 @@ def _phantom(args: argparse.Namespace) -> int:
 
     make_archive(None, args.out, args.seed, exams=args.exams)
     print(f"archive: {args.out}")
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from training.labelling import read_sheet, write_sheet
+
+    if args.read:
+        print(f"labels in the archive: {read_sheet(args.archive, args.read)}")
+        return 0
+    count = write_sheet(args.archive, args.out, args.count, args.seed)
+    print(f"{count} frames to label: open {args.out}, save labels.csv, then")
+    print(f"  python -m training sample --archive {args.archive} --read labels.csv")
     return 0
 
 

@@ -49,12 +49,30 @@ IMPRESSION = {
     ),
 }
 
+OWN_IMPRESSION = {
+    "in text": (
+        "Endoscopists' impressions (what a lesion looks like to be) stood in the training text; "
+        "pathology did not."
+    ),
+    "withheld": (
+        "Endoscopists' impressions and pathology were withheld from the training text; the prompts "
+        "of `malignancy` ask for morphology only."
+    ),
+}
+
 BALANCE = (
     "**The label sets how often a lesion is shown**, with and without impressions in the text: "
     "BKAI lesions of a rare pair of frame size and histology are shown more often (up to four "
     "times as often), because the one goes with the other in the source and the exams should "
     "teach that less. No sentence and no target comes from it."
 )
+
+COMPOSED = "patients of 2 to about 200 frames, half of them positive"
+PATIENTS = {
+    "composed": COMPOSED,
+    "phantom": COMPOSED,
+    "ingested": "patients are the archive's exams",
+}
 
 TOWERS = {
     "lite0-minilm": (
@@ -67,12 +85,17 @@ TOWERS = {
 }
 CLIP_TAG = "openai"
 
-LIMITS = """- Stills only; no temporal smoothing. White light mostly; imaging mode is not known to the model.
-- No pathology was used: `malignant` means neoplastic in an endoscopist's eyes, adenomas included. Cancer was never shown as such.
-- The sources' patients are not known; the same patient may be in two groups. Composed patients share background views, so the patient intervals are somewhat too narrow.
-- BKAI's histology is confounded with file dimensions and lesion size; figures within dimension strata and a model that sees no pixel stand beside the overall ones.
+LIMITS = {
+    "all": """- Stills only; no temporal smoothing. White light mostly; imaging mode is not known to the model.
 - A patient's probability continues the frame's, whose share of positives is that of the calibration items; it is no prevalence of any clinic. Decide by the operating points.
-- Whole frames of endoscopes that are not among the sources are out of distribution; watch the abstentions and recalibrate on site."""
+- Whole frames of endoscopes that are not among the sources are out of distribution; watch the abstentions and recalibrate on site.""",
+    "composed": """- No pathology was used: `malignant` means neoplastic in an endoscopist's eyes, adenomas included. Cancer was never shown as such.
+- The sources' patients are not known; the same patient may be in two groups. Composed patients share background views, so the patient intervals are somewhat too narrow.
+- BKAI's histology is confounded with file dimensions and lesion size; figures within dimension strata and a model that sees no pixel stand beside the overall ones.""",
+    "phantom": "- Drawn frames and reports: nothing here says anything about real ones.",
+    "ingested": """- The truth of `malignancy` is pathology as ingestion's rules read it (adenomas count as neoplastic) and, where given, a judgement beside a labelled frame; of `polyp_detection` labelled frames and the report's claim, which misses what the endoscopist missed.
+- Patients are the archive's own exams, once each; frames of polyp-free exams count as polyp-free by report.""",
+}
 
 
 def model_card(
@@ -85,6 +108,7 @@ def model_card(
         sets: The label sets.
         calibrations: By label set.
     """
+    kind = _kind(manifest)
     parts = [
         f"# {manifest.name} {manifest.version}",
         manifest.intended_use,
@@ -93,23 +117,28 @@ def model_card(
         "## Figures\n\n" + figures_text(manifest.metrics),
         "## Operating points\n\n"
         "Chosen on the `calibrate` part, and the figures beside them are of that part: frames of "
-        "every kind that holds both classes, each kind counting alike; patients of 2 to about 200 "
-        "frames, half of them positive. Malignancy is on items with a lesion; specificity without "
-        "one (no lesion) stands apart.\n\n" + _points(calibrations),
-        "## Limits\n\n" + LIMITS,
+        f"every kind that holds both classes, each kind counting alike; {PATIENTS[kind]}. "
+        "Malignancy is on items with a lesion; specificity without one (no lesion) stands "
+        "apart.\n\n" + _points(calibrations),
+        "## Limits\n\n" + LIMITS["all"] + "\n" + LIMITS[kind],
         "## Provenance\n\n" + _provenance(manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _kind(manifest: Manifest) -> str:
+    return str(manifest.provenance.extra.get("archive", "ingested"))
+
+
 def _data(manifest: Manifest) -> str:
     extra = manifest.provenance.extra
-    archive = str(extra.get("archive", "ingested"))
+    archive = _kind(manifest)
     parts = [DATA[archive], _towers(str(extra.get("model", "")), str(extra.get("weights", "")))]
-    if archive != "phantom":
-        parts.append(IMPRESSION[str(extra.get("impression", "in text"))])
+    impression = str(extra.get("impression", "in text"))
     if archive == "composed":
-        parts.append(BALANCE)
+        parts += [IMPRESSION[impression], BALANCE]
+    if archive == "ingested":
+        parts.append(OWN_IMPRESSION[impression])
     return "\n\n".join(part for part in parts if part)
 
 

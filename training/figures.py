@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from model_store.encoder import Encoder
 from training.evaluate import (
@@ -25,10 +26,15 @@ from training.evaluate import (
     score_patients,
     source_figures,
 )
-from training.fitting import PRESENCE_SEEDS, part_items, presence
+from training.fitting import part_items
 from training.items import Embedded, embed
 from training.probes import item_baseline
-from training.protocol import CALIBRATION_BACKGROUNDS, archive_patients, data_items
+from training.protocol import (
+    CALIBRATION_BACKGROUNDS,
+    PRESENCE_SEEDS,
+    data_items,
+    part_patients,
+)
 
 __all__ = ["CLOSING", "part_figures"]
 
@@ -70,13 +76,12 @@ def part_figures(encoder: Encoder, archive: Path, data: Path | None, part: str) 
 def _patients(
     encoder: Encoder, archive: Path, part: str, found: Embedded, baseline: Baseline | None
 ) -> dict[str, Any]:
-    """Patients of the fixed protocol."""
-    views, composed = archive_patients(archive, part)
-    pooled = found.pick(views)
-    holding, without = presence(archive, part, composed, PRESENCE_SEEDS)
-    malignancy = patient_figures(encoder, "malignancy", pooled, composed, baseline)
-    malignancy["no_lesion"] = _without(encoder, "malignancy", pooled, without)
-    told = [*holding, *without]
+    """Patients of the fixed protocol, or an ingested archive's exams."""
+    among = part_patients(archive, part)
+    pooled = found.pick(among.items)
+    malignancy = patient_figures(encoder, "malignancy", pooled, among.malignancy, baseline)
+    malignancy["no_lesion"] = _without(encoder, "malignancy", pooled, among.without)
+    told = [*among.holding, *among.without]
     return {
         "malignancy": malignancy,
         "polyp_detection": patient_figures(encoder, "polyp_detection", pooled, told),
@@ -95,22 +100,26 @@ def _without(
 
 def _by_frames(encoder: Encoder, archive: Path, part: str, found: Embedded) -> dict[str, Any]:
     """Decisions by number of frames, on patients of 2 to about 200 frames."""
-    views, composed = archive_patients(
-        archive, part, PRESENCE_SEEDS, backgrounds=CALIBRATION_BACKGROUNDS
-    )
-    pooled = found.pick(views)
-    holding, without = presence(archive, part, composed, PRESENCE_SEEDS)
+    among = part_patients(archive, part, PRESENCE_SEEDS, CALIBRATION_BACKGROUNDS)
+    pooled = found.pick(among.items)
+    holding = [*among.holding, *among.without]
     figures: dict[str, Any] = {}
-    for task, told in (("malignancy", composed), ("polyp_detection", [*holding, *without])):
+    for task, told in (("malignancy", among.malignancy), ("polyp_detection", holding)):
         figures[task] = {}
-        n = np.array([len(p.rows) for p in told])
-        for low, high in BANDS:
+        n = np.array([len(p.rows) for p in told], np.int64)
+        for low, high in (*BANDS, *_longer(n)):
             mine = [told[i] for i in np.flatnonzero((n >= low) & (n <= high))]
             scores = score_patients(encoder, task, pooled, mine)
             y = np.array([p.positive for p in mine], dtype=bool)
             found_here = decision_figures(encoder.bundle.calibrations[task], scores, y)
             figures[task][f"{low}-{high}"] = {"patients": len(mine)} | found_here
     return figures
+
+
+def _longer(frames: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """A further band for exams that are longer than what is composed."""
+    longest = int(frames.max(initial=0))
+    return [(BANDS[-1][1] + 1, longest)] if longest > BANDS[-1][1] else []
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,13 @@
 Frames: crops, windows, whole-frame views and whole frames, every kind counting alike; a kind that
 holds one class alone has no say, since it would only shift the map. ``malignancy`` is fitted on
 items with a lesion; what it makes of items without one is measured apart. Patients: 2 to about
-200 frames, so that one threshold holds for every number of frames.
+200 frames, so that one threshold holds for every number of frames; of an ingested archive, its
+exams as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,35 +27,17 @@ from training.calibrate import (
     operating_points,
 )
 from training.errors import ArchiveRefused
-from training.evaluate import TASKS, Patient, frame_margins, score_patients, truth
+from training.evaluate import TASKS, frame_margins, score_patients, truth
 from training.items import Embedded, embed
-from training.protocol import (
-    CALIBRATION_BACKGROUNDS,
-    archive_items,
-    archive_patients,
-    data_items,
-    lesion_free_twins,
-)
+from training.protocol import CALIBRATION_BACKGROUNDS, archive_items, data_items, part_patients
 
-__all__ = ["PRESENCE_SEEDS", "fit_calibrations", "part_items", "presence"]
-
-PRESENCE_SEEDS = 2
-"""Seeds of the patients with and without a lesion: 400 of each."""
+__all__ = ["fit_calibrations", "part_items"]
 
 
 def part_items(encoder: Encoder, archive: Path, data: Path | None, part: str) -> Embedded:
     """A part's single frames: the archive's views and the data folder's own images."""
     items = archive_items(archive, part)
     return embed(encoder, items + (data_items(data, archive, part) if data else []))
-
-
-def presence(
-    archive: Path, part: str, composed: Sequence[Patient], seeds: int
-) -> tuple[list[Patient], list[Patient]]:
-    """Patients for polyp detection: all that hold a lesion, and a twin of each without one."""
-    some = [p for p in composed if p.seed < seeds]
-    holding = [dataclasses.replace(p, positive=True, mixed=False) for p in some]
-    return holding, lesion_free_twins(archive, part, some)
 
 
 def fit_calibrations(encoder: Encoder, archive: Path, found: Embedded) -> dict[str, Calibration]:
@@ -69,13 +51,12 @@ def fit_calibrations(encoder: Encoder, archive: Path, found: Embedded) -> dict[s
     Raises:
         ArchiveRefused: No kind of item holds both classes of a task.
     """
-    views, composed = archive_patients(archive, "calibrate", backgrounds=CALIBRATION_BACKGROUNDS)
-    pooled = found.pick(views)
-    holding, without = presence(archive, "calibrate", composed, PRESENCE_SEEDS)
+    among = part_patients(archive, "calibrate", backgrounds=CALIBRATION_BACKGROUNDS)
+    pooled = found.pick(among.items)
     result = {}
     for task in TASKS:
         frame_map, frames = _fit_frames(encoder, task, found)
-        told = composed if task == "malignancy" else [*holding, *without]
+        told = among.malignancy if task == "malignancy" else [*among.holding, *among.without]
         y = np.array([p.positive for p in told])
         scores = score_patients(encoder, task, pooled, told)
         many = scores.frames > 1
@@ -83,7 +64,7 @@ def fit_calibrations(encoder: Encoder, archive: Path, found: Embedded) -> dict[s
         line = fit_patient_map(frame_map, _alone(encoder, task, found), z, n, y)
         patients = Judged(_patient_probabilities(line, z, n), y)
         if task == "malignancy":
-            other = score_patients(encoder, task, pooled, without)
+            other = score_patients(encoder, task, pooled, among.without)
             many = other.frames > 1
             none = _patient_probabilities(line, other.margin[many], other.frames[many])
             patients = dataclasses.replace(patients, no_lesion=none)

@@ -102,8 +102,8 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
     files["calibration.json"] = write_calibrations(calibrations)
     calibrated = Encoder(_draft(work / "calibrated", manifest, files))
     metrics = part_figures(calibrated, path, data, CLOSING)
-    # Drawn frames alone teach nothing about the examples in a minute of training: no claim there.
-    metrics["examples"] = {} if shop.archive.kind == "phantom" else check_examples(calibrated)
+    # Composed archives hold drawn frames besides real ones; elsewhere the examples claim nothing.
+    metrics["examples"] = check_examples(calibrated) if shop.archive.kind == "composed" else {}
     write_json(work / "metrics.json", metrics)
     manifest = dataclasses.replace(manifest, metrics=metrics)
     files["MODEL_CARD.md"] = model_card(manifest, sets, calibrations).encode()
@@ -123,7 +123,7 @@ def _graphs(
     side = shop.spec.contract.size
     golden = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
     real = [f for e in shop.part("select") for f in e.frames][:40]
-    frames = np.concatenate([golden, shop.store.get(real).numpy()])
+    frames = np.concatenate([golden, *([shop.store.get(real).numpy()] if real else [])])
     prompts = [p for s in sets for label in s.labels for p in label.prompts]
     reports = [lesion.text for e in shop.exams for lesion in e.lesions]
     texts = precision.sample_sentences([prompts, reports, list(PRESENCE[0] + OPINIONS[0])], 60)

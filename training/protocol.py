@@ -1,8 +1,14 @@
-"""Evaluation items of a part: an archive's views, a folder's own images, and patients."""
+"""Evaluation items of a part: an archive's views, a folder's own images, and patients.
+
+A composed archive gives views and composed patients; an ingested one its own exams
+(``training.real_exams``).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +17,76 @@ import numpy as np
 from training.evaluate import Patient
 from training.items import Item
 from training.patients import patients, read_views
+from training.real_exams import exam_items, exam_patients, is_ingested
 from training.sources import dev_items, read_split
 
 __all__ = [
     "CALIBRATION_BACKGROUNDS",
+    "PRESENCE_SEEDS",
+    "PartPatients",
     "archive_items",
     "archive_patients",
     "data_items",
     "lesion_free_twins",
+    "part_patients",
+    "presence",
 ]
 
 HISTOLOGY = {"neoplastic": True, "non-neoplastic": False}
 CALIBRATION_BACKGROUNDS = (1, 190)
 """Background views of a calibration patient: with its lesion views it has 2 to about 200 frames,
 what a request may bring. The protocol of the figures, 10 to 40, would leave n to chance outside."""
+PRESENCE_SEEDS = 2
+"""Seeds of the composed patients with and without a lesion: 400 of each."""
+
+
+@dataclass(frozen=True)
+class PartPatients:
+    """Patients of a part, by what is asked of them.
+
+    Attributes:
+        items: What their rows count.
+        malignancy: With a lesion; positive = a neoplastic one.
+        holding: With a lesion, for polyp detection; all positive.
+        without: Without one; none positive.
+    """
+
+    items: list[Item]
+    malignancy: list[Patient]
+    holding: list[Patient]
+    without: list[Patient]
+
+
+def part_patients(
+    archive: Path, part: str, seeds: int = 5, backgrounds: tuple[int, int] | None = None
+) -> PartPatients:
+    """The patients of a part: composed ones, or the exams of an ingested archive.
+
+    Args:
+        archive: Archive folder.
+        part: select, calibrate or report.
+        seeds: As for ``archive_patients``; an ingested archive has its exams once.
+        backgrounds: As for ``archive_patients``.
+    """
+    if is_ingested(archive):
+        return PartPatients(exam_items(archive, part), *exam_patients(archive, part))
+    views, composed = archive_patients(archive, part, seeds, backgrounds)
+    return PartPatients(views, composed, *presence(archive, part, composed, PRESENCE_SEEDS))
+
+
+def presence(
+    archive: Path, part: str, composed: Sequence[Patient], seeds: int
+) -> tuple[list[Patient], list[Patient]]:
+    """Patients for polyp detection: all that hold a lesion, and a twin of each without one."""
+    some = [p for p in composed if p.seed < seeds]
+    holding = [dataclasses.replace(p, positive=True, mixed=False) for p in some]
+    return holding, lesion_free_twins(archive, part, some)
 
 
 def archive_items(archive: Path, part: str) -> list[Item]:
-    """The informative views of a part."""
+    """The informative views of a part, or all frames of an ingested archive's."""
+    if is_ingested(archive):
+        return exam_items(archive, part)
     return [_view_item(row) for row in read_views(archive) if row["part"] == part]
 
 

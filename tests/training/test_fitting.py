@@ -26,7 +26,7 @@ from training.evaluate import (
     source_figures,
 )
 from training.figures import part_figures
-from training.fitting import fit_calibrations, part_items, presence
+from training.fitting import fit_calibrations, part_items
 from training.items import Embedded, embed
 from training.metrics import auroc
 from training.patients import patients, plan_rows, read_views
@@ -37,6 +37,7 @@ from training.protocol import (
     archive_items,
     archive_patients,
     lesion_free_twins,
+    presence,
 )
 
 
