@@ -75,9 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_run)
     arms = commands.add_parser(
-        "arms", help="train and evaluate a recipe with its stages added one by one; resumes"
+        "arms",
+        help="experiments: arms of one recipe over seeds, on one archive; resumes",
+        description="Train, pack and evaluate sets of arms that differ in one thing. stages: the "
+        "stages added one by one; share: what cleansing keeps; attributes: values corrupted and "
+        "dropped, and with --ledger those of an LLM. Writes <out>/<set>.json, which `training "
+        "report --experiments` draws.",
     )
-    arms.add_argument("--recipe", default="default", help="as for train (default: default)")
+    arms.add_argument("--of", choices=("stages", "share", "attributes"), default="stages")
+    arms.add_argument("--recipe", default="default", help="as for run (default: default)")
     arms.add_argument("--data", type=Path, help="folder with index.csv and real frames")
     arms.add_argument("--archive", type=Path, help="a ready archive instead of a composed one")
     arms.add_argument("--out", type=Path, default=Path("runs/arms"), help="default: runs/arms")
@@ -85,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     arms.add_argument(
         "--arm", action="append", metavar="NAME", help='this arm only; repeat it ("+ cleansing")'
     )
+    arms.add_argument(
+        "--seed", action="append", type=int, metavar="N", help="of weights and batches; repeat it"
+    )
+    arms.add_argument(
+        "--part", choices=("select", "report"), default="select", help="what is measured (select)"
+    )
+    arms.add_argument("--ledger", type=Path, help="of `training extract`: one more arm")
     arms.set_defaults(run=_arms)
     compose = commands.add_parser("compose", help="compose an archive of exams from real frames")
     compose.add_argument("--data", type=Path, required=True, help="folder with index.csv")
@@ -122,6 +135,15 @@ def _parser() -> argparse.ArgumentParser:
         "Attributes that the report does not mention are left out; pathology is not read.",
     )
     attributes.set_defaults(run=_attributes)
+    from training.scoring import command
+
+    scoring = commands.add_parser(
+        "score",
+        help="score every frame of an archive into Parquet; local processes or Ray; resumes",
+        description=command.DESCRIPTION,
+    )
+    command.add_arguments(scoring)
+    scoring.set_defaults(run=_score)
     probe = commands.add_parser(
         "probe", help="shortcut, source, counts-only and no-pixel probes of an archive"
     )
@@ -184,13 +206,25 @@ def _run(args: argparse.Namespace) -> int:
 
 def _arms(args: argparse.Namespace) -> int:
     from training.archives import archive_of_run
-    from training.arms import ARMS, run_arms
+    from training.arms import run_arms
     from training.config import load
 
     path = _recipe_path(args.recipe)
     archive = args.archive or archive_of_run(args.data, args.out, load(path, args.set).seed)
-    print(run_arms(path, args.set, archive, args.data, args.out, args.arm or list(ARMS)))
-    print(f"figures: {args.out / 'arms.json'}")
+    table = run_arms(
+        args.of,
+        path,
+        args.set,
+        archive,
+        args.data,
+        args.out,
+        seeds=args.seed or [1],
+        part=args.part,
+        names=args.arm or (),
+        ledger=args.ledger,
+    )
+    print(table)
+    print(f"figures: {args.out / args.of}.json")
     return 0
 
 
@@ -241,6 +275,13 @@ def _attributes(_args: argparse.Namespace) -> int:
         for finding in extract(report)
     ]
     print(json.dumps({"lesions": lesions}, indent=1, ensure_ascii=False))
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from training.scoring.command import score
+
+    print(score(args, _recipe_path(args.recipe) if args.recipe else None))
     return 0
 
 

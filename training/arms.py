@@ -1,17 +1,23 @@
-"""What each stage adds: the arms of one recipe, on the same archive, seed, towers and steps.
+"""Experiments: sets of arms of one recipe, on the same archive, towers and steps, over seeds.
 
-    python -m training arms --recipe default --data path/to/colonoscopy/dev --out runs/arms
+    python -m training arms --of stages --recipe ablation --data path/to/colonoscopy/dev
+    python -m training arms --of attributes --recipe ablation --data D --seed 1 --seed 2 --seed 3
 
-Every arm is exported, packed and evaluated like a bundle that ships; stages that two arms share
-are trained once. Beside them stands a supervised reference on the same split: ImageNet features of
-the same image tower under a logistic probe.
+``stages`` adds the stages one by one; ``share`` sweeps the share that cleansing keeps;
+``attributes`` asks whether extraction errors hurt. Every arm is exported, packed and evaluated like
+a bundle that ships; stages that two arms share are trained once. A seed is that of weights and
+batches: archive and split stay. Beside the stages stands a supervised reference on the same split:
+ImageNet features of the same image tower under a logistic probe.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +30,58 @@ from sklearn.preprocessing import StandardScaler
 
 from model_store.bundle import Bundle
 from training.batches import FrameStore, plain
-from training.config import Recipe, load
-from training.errors import ConfigError
+from training.config import load
+from training.errors import ConfigError, StaleInput
 from training.items import Item
 from training.metrics import auroc, auroc_interval, stratified_auroc
 from training.model import ModelSpec, build, load_spec
 from training.packing import make_bundle
 from training.protocol import data_items
-from training.runs import write_json
-from training.stages import open_workshop, run_stages
+from training.runs import archive_digest, commit, write_json
+from training.stages import Workshop, open_workshop, packed_from, run_stages
 
-__all__ = ["ARMS", "figures_table", "probe_figures", "run_arms"]
+__all__ = ["EXPERIMENTS", "Arm", "figures_table", "probe_figures", "run_arms"]
 
 log = logging.getLogger(__name__)
 
 PLAIN = ("attunement.targets=plain", "unification.enabled=false")
-ARMS: dict[str, tuple[str, ...]] = {
-    "plain CLIP": ("cleansing.enabled=false", *PLAIN),
-    "+ cleansing": PLAIN,
-    "+ attunement, one-hot": ("attunement.targets=one_hot", "unification.enabled=false"),
-    "+ attunement": ("unification.enabled=false",),
-    "+ unification": (),
-    "impression withheld": ("attunement.impression=false",),
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of an experiment.
+
+    Attributes:
+        name: As tables call it.
+        overrides: Of the recipe.
+        x: Place on the experiment's axis, None where it has none.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    x: float | None = None
+
+
+EXPERIMENTS: dict[str, tuple[Arm, ...]] = {
+    # The stages add up from arm to arm; in "one-hot" attunement only the targets differ from the
+    # stage's own, class sentences included; the last arm is the whole recipe without
+    # endoscopists' impressions in the text, zero-shot in the strict sense.
+    "stages": (
+        Arm("plain CLIP", ("cleansing.enabled=false", *PLAIN)),
+        Arm("+ cleansing", PLAIN),
+        Arm("+ attunement, one-hot", ("attunement.targets=one_hot", "unification.enabled=false")),
+        Arm("+ attunement", ("unification.enabled=false",)),
+        Arm("+ unification"),
+        Arm("impression withheld", ("attunement.impression=false",)),
+    ),
+    # METHOD 1.2: the share is not published.
+    "share": tuple(Arm(f"share {x:.2f}", (f"cleansing.share={x}",), x) for x in (0.30, 0.45, 0.60)),
+    "attributes": (
+        Arm("rules", x=0.0),
+        *(Arm(f"corrupted {x:.0%}", (f"attributes.corrupted={x}",), x) for x in (0.1, 0.3, 0.5)),
+        *(Arm(f"dropped {x:.0%}", (f"attributes.dropped={x}",), x) for x in (0.3, 0.6)),
+    ),
 }
-"""Overrides of the recipe by arm. The stages add up from arm to arm; in "one-hot" attunement only
-the targets differ from the stage's own, class sentences included; the last arm is the whole recipe
-without endoscopists' impressions in the text, zero-shot in the strict sense."""
 
 COLUMNS = (
     ("crop", "polyp_detection"),
@@ -60,91 +92,141 @@ COLUMNS = (
 
 
 def run_arms(
+    of: str,
     path: Path,
     overrides: Sequence[str],
     archive: Path,
     data: Path | None,
     out: Path,
-    names: Sequence[str] = tuple(ARMS),
+    *,
+    seeds: Sequence[int] = (1,),
+    part: str = "select",
+    names: Sequence[str] = (),
+    ledger: Path | None = None,
 ) -> str:
-    """Train, pack and evaluate every arm that is not done yet.
+    """Train, pack and evaluate every arm that is not done yet, seed by seed.
 
     Args:
+        of: Key of ``EXPERIMENTS``.
         path: The recipe.
         overrides: Applied to every arm, before the arm's own.
-        archive: One archive for all arms.
+        archive: One archive for all arms and seeds.
         data: Folder of real frames with an index, for the figures and the probe; None uses the
             archive alone.
-        out: One folder per arm is made in it, and ``arms.json``.
-        names: Arms to run, in this order.
+        out: ``<of>.json`` is written in it, and ``<of>/<arm>/seed-<n>``, one run each.
+        seeds: Of weights and batches.
+        part: What is measured; ``report`` for closing figures only.
+        names: Arms to run, in this order; all of them where empty.
+        ledger: Attributes as ``training extract`` wrote them: one more arm of ``attributes``.
 
     Returns:
         The table, Markdown.
 
     Raises:
-        ConfigError: An arm of that name does not exist.
+        ConfigError: An experiment or arm of that name does not exist.
     """
-    unknown = [name for name in names if name not in ARMS]
-    if unknown:
-        raise ConfigError(f"expected arms among {', '.join(ARMS)}; found {', '.join(unknown)}")
+    arms = _chosen(of, names, ledger)
     done = [archive.parent]  # a finished run whose archive it is may have stages to share
-    figures: dict[str, Any] = {}
-    if data is not None:
+    rows: list[dict[str, Any]] = []
+    if data is not None and of == "stages":
         spec = load_spec(load(path, overrides).model.config)
-        figures["ImageNet features, logistic probe"] = {
-            "frames": probe_figures(spec, archive, data)
-        }
-    for name in names:
-        recipe = load(path, [*overrides, *ARMS[name]])
-        folder = out / re.sub(r"[^a-z]+", "-", name.lower()).strip("-")
-        log.info("arm=%s folder=%s", name, folder.name)
-        figures[name] = _arm(recipe, archive, data, folder, done)
-        done.append(folder)
-        write_json(out / "arms.json", figures)
-    return figures_table(figures)
+        figures = {"frames": probe_figures(spec, archive, data, part)}
+        rows.append({"arm": "ImageNet features, logistic probe", "seed": 0, "figures": figures})
+    head = {
+        "name": of,
+        "recipe": path.stem,
+        "overrides": list(overrides),
+        "archive_digest": archive_digest(archive),
+        "commit": commit(),
+        "part": part,
+        "command": f"python -m training arms --of {of} --recipe {path.stem}",
+    }
+    store: FrameStore | None = None
+    for seed in seeds:
+        for arm in arms:
+            recipe = load(path, [*overrides, *arm.overrides, f"seed={seed}"])
+            slug = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower()).strip("-")
+            folder = out / of / slug / f"seed-{seed}"
+            log.info("arm=%s seed=%d", arm.name, seed)
+            shop = open_workshop(recipe, archive)
+            store = store or shop.store
+            shop = dataclasses.replace(shop, store=store)  # frames are decoded once for all arms
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "x": arm.x,
+                    "seed": seed,
+                    "folder": folder.relative_to(out).as_posix(),
+                    "figures": _figures(shop, data, folder, done, part),
+                }
+            )
+            done.append(folder)
+            write_json(out / f"{of}.json", head | {"arms": rows})
+    return figures_table(rows)
 
 
-def _arm(
-    recipe: Recipe, archive: Path, data: Path | None, folder: Path, done: Sequence[Path]
+def _chosen(of: str, names: Sequence[str], ledger: Path | None) -> list[Arm]:
+    if of not in EXPERIMENTS:
+        raise ConfigError(f"expected an experiment among {', '.join(EXPERIMENTS)}; found {of}")
+    known = {arm.name: arm for arm in EXPERIMENTS[of]}
+    if ledger is not None and of == "attributes":
+        source = json.dumps(str(ledger.resolve()))
+        known["ledger"] = Arm("ledger", (f"attributes.source={source}",))
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"expected arms among {', '.join(known)}; found {', '.join(unknown)}")
+    return [known[name] for name in names] if names else list(known.values())
+
+
+def _figures(
+    shop: Workshop, data: Path | None, folder: Path, done: Sequence[Path], part: str
 ) -> dict[str, Any]:
-    shop = open_workshop(recipe, archive)
     folder.mkdir(parents=True, exist_ok=True)
-    bundle = folder / f"{recipe.bundle.name}-{recipe.bundle.version}"
+    bundle = folder / f"{shop.recipe.bundle.name}-{shop.recipe.bundle.version}"
+    packed_from(bundle, shop.recipe)
     if not bundle.exists():
         last = run_stages(shop, folder, done)
-        make_bundle(shop, last / "weights.pt", folder / "4-export", bundle, data)
-    return dict(Bundle.open(bundle).manifest.metrics)
+        make_bundle(shop, last / "weights.pt", folder / "4-export", bundle, data, part)
+    figures = dict(Bundle.open(bundle).manifest.metrics)
+    if figures.get("part") != part:
+        raise StaleInput(
+            f"{folder.name}: its figures are of the part {figures.get('part')}, not of {part}; "
+            "choose another output folder"
+        )
+    return figures
 
 
-def probe_figures(spec: ModelSpec, archive: Path, data: Path) -> dict[str, Any]:
+def probe_figures(
+    spec: ModelSpec, archive: Path, data: Path, part: str = "select"
+) -> dict[str, Any]:
     """Supervised reference: frozen ImageNet features, logistic probe, trained on the train part.
 
     Args:
         spec: The recipe's towers; the image tower with its ImageNet weights is used.
         archive: Gives the split of the source groups.
         data: Folder of real frames with an index.
+        part: What is measured.
 
     Returns:
-        By kind and task, AUROC on the report part with its interval over groups, as in a
+        By kind and task, AUROC on the part with its interval over groups, as in a
         bundle's metrics.
     """
     model, _ = build(spec)
     trunk = model.clip.visual.trunk.eval()
     store = FrameStore(spec.contract)
     found: dict[str, dict[str, Any]] = {}
-    parts = {part: data_items(data, archive, part) for part in ("train", "report")}
+    sides = {name: data_items(data, archive, name) for name in ("train", part)}
     for kind, task in COLUMNS:
-        sides = {
-            part: _known([i for i in items if i.kind == kind], task)
-            for part, items in parts.items()
+        told = {
+            name: _known([i for i in items if i.kind == kind], task)
+            for name, items in sides.items()
         }
-        if any(len(set(y.tolist())) < 2 for _, y in sides.values()):
+        if any(len(set(y.tolist())) < 2 for _, y in told.values()):
             continue
-        features = {part: _features(trunk, store, items) for part, (items, _) in sides.items()}
+        features = {name: _features(trunk, store, items) for name, (items, _) in told.items()}
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000))
-        probe.fit(features["train"], sides["train"][1])
-        items, y = sides["report"]
-        score = probe.decision_function(features["report"])
+        probe.fit(features["train"], told["train"][1])
+        items, y = told[part]
+        score = probe.decision_function(features[part])
         low, high = auroc_interval(y, score, [item.group for item in items])
         found.setdefault(kind, {})[task] = {
             "auroc": auroc(y, score),
@@ -173,24 +255,33 @@ def _features(
     return np.concatenate(rows)
 
 
-def figures_table(figures: Mapping[str, Any]) -> str:
-    """One row per arm: AUROC with its 95 % interval, "-" where the arm has no such figure.
+def figures_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row per arm: AUROC, its mean over seeds, "-" where the arm has no such figure.
+
+    Beside it the 95 % interval over source groups, where there is one seed, or the range over the
+    seeds.
 
     Args:
-        figures: By arm, a bundle's metrics.
+        rows: ``arm``, ``seed`` and ``figures`` (a bundle's metrics).
     """
     heads = ["polyp, crops", "polyp, whole-frame views", "malignancy, crops", "malignancy, frames"]
     heads += [f"malignancy per patient, {name}" for name in ("unify", "mean", "max")]
     lines = ["| arm | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for name, found in figures.items():
-        cells = [_cell(found["frames"].get(kind, {}).get(task)) for kind, task in COLUMNS]
-        patients = found.get("patients", {}).get("malignancy", {})
-        cells += [_cell(patients.get(pooling)) for pooling in ("unify", "mean", "max")]
+    for name in dict.fromkeys(row["arm"] for row in rows):
+        mine = [row["figures"] for row in rows if row["arm"] == name]
+        cells = [_cell([f["frames"].get(k, {}).get(t) for f in mine]) for k, t in COLUMNS]
+        patients = [f.get("patients", {}).get("malignancy", {}) for f in mine]
+        cells += [_cell([p.get(pool) for p in patients]) for pool in ("unify", "mean", "max")]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(found: Mapping[str, float] | None) -> str:
-    if found is None:
+def _cell(found: Sequence[Mapping[str, float] | None]) -> str:
+    told = [one for one in found if one is not None and one["auroc"] is not None]
+    if not told:
         return "-"
-    return f"{found['auroc']:.3f} ({found['auroc_low']:.3f}-{found['auroc_high']:.3f})"
+    if len(told) == 1:
+        one = told[0]
+        return f"{one['auroc']:.3f} ({one['auroc_low']:.3f}-{one['auroc_high']:.3f})"
+    values = [one["auroc"] for one in told]
+    return f"{np.mean(values):.3f} ({min(values):.3f}-{max(values):.3f}, {len(values)} seeds)"

@@ -60,7 +60,14 @@ IDENTITY = Calibration(
 )
 
 
-def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path | None) -> Bundle:
+def make_bundle(
+    shop: Workshop,
+    weights: Path,
+    work: Path,
+    out: Path,
+    data: Path | None,
+    part: str = CLOSING,
+) -> Bundle:
     """Export, calibrate, evaluate and pack.
 
     Args:
@@ -70,6 +77,7 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
         out: The bundle's folder; must not exist.
         data: Folder of real frames with an index, for calibration and figures; None uses the
             archive alone.
+        part: What its figures are of; ``select`` while recipes are being compared.
 
     Returns:
         The packed bundle, which has passed its own self-test.
@@ -101,7 +109,7 @@ def make_bundle(shop: Workshop, weights: Path, work: Path, out: Path, data: Path
     calibrations = fit_calibrations(encoder, path, found)
     files["calibration.json"] = write_calibrations(calibrations)
     calibrated = Encoder(_draft(work / "calibrated", manifest, files))
-    metrics = part_figures(calibrated, path, data, CLOSING)
+    metrics = part_figures(calibrated, path, data, part)
     # Composed archives hold drawn frames besides real ones; elsewhere the examples claim nothing.
     metrics["examples"] = check_examples(calibrated) if shop.archive.kind == "composed" else {}
     write_json(work / "metrics.json", metrics)
