@@ -29,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from model_store.bundle import Bundle
+from training.attributes import ATTRIBUTES
 from training.batches import FrameStore, plain
 from training.config import load
 from training.errors import ConfigError, StaleInput
@@ -37,10 +38,12 @@ from training.metrics import auroc, auroc_interval, stratified_auroc
 from training.model import ModelSpec, build, load_spec
 from training.packing import make_bundle
 from training.protocol import data_items
+from training.reading import Exam
+from training.records import read_truth
 from training.runs import archive_digest, commit, write_json
 from training.stages import Workshop, open_workshop, packed_from, run_stages
 
-__all__ = ["EXPERIMENTS", "Arm", "figures_table", "probe_figures", "run_arms"]
+__all__ = ["EXPERIMENTS", "Arm", "extraction_f1", "figures_table", "probe_figures", "run_arms"]
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +160,7 @@ def run_arms(
                     "x": arm.x,
                     "seed": seed,
                     "folder": folder.relative_to(out).as_posix(),
+                    "extraction_f1": extraction_f1(archive, shop.part("train")),
                     "figures": _figures(shop, data, folder, done, part),
                 }
             )
@@ -193,6 +197,38 @@ def _figures(
             "choose another output folder"
         )
     return figures
+
+
+def extraction_f1(archive: Path, exams: Sequence[Exam]) -> float | None:
+    """Micro-F1 of the attributes that training reads, against what the composer wrote.
+
+    Counts mentioned values only; lesions of a record are compared in their order, and one that only
+    one side has counts in full against the other.
+
+    Args:
+        archive: With ``truth.jsonl``; None is returned without.
+        exams: As read, corrupted or not.
+    """
+    if not (archive / "truth.jsonl").is_file():
+        return None
+    truth = read_truth(archive)
+    hits, mentioned = 0, 0
+    for exam in exams:
+        told = [
+            {name: v for name, v in lesion["told"].items() if name in ATTRIBUTES}
+            for lesion in truth[exam.record_id]["lesions"]
+        ]
+        found = [
+            {
+                name: values[code]
+                for (name, values), code in zip(ATTRIBUTES.items(), lesion.codes, strict=True)
+                if code >= 0
+            }
+            for lesion in exam.lesions
+        ]
+        mentioned += sum(map(len, told)) + sum(map(len, found))
+        hits += sum(len(a.items() & b.items()) for a, b in zip(told, found, strict=False))
+    return 2 * hits / mentioned if mentioned else None
 
 
 def probe_figures(

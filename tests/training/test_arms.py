@@ -1,5 +1,6 @@
 """Arms: the stages of one recipe added one by one; what two arms share is trained once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,12 @@ torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 pytest.importorskip("open_clip", reason="needs open_clip (extra `train`)")
 
 from training.archives import archive_of_run  # noqa: E402
-from training.arms import EXPERIMENTS, figures_table, run_arms  # noqa: E402
-from training.config import load  # noqa: E402
+from training.arms import EXPERIMENTS, extraction_f1, figures_table, run_arms  # noqa: E402
+from training.config import AttributesConfig, load  # noqa: E402
 from training.errors import ConfigError, StaleInput  # noqa: E402
+from training.phantom import compose_phantom  # noqa: E402
+from training.reading import read_exams  # noqa: E402
+from training.records import read  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "training" / "configs" / "smoke.toml"
 QUICK = ["cleansing.steps=2", "attunement.steps=2", "unification.steps=2", "bundle.canaries=2"]
@@ -33,6 +37,24 @@ def test_arms_share_stages_and_give_one_row_each(tmp_path: Path) -> None:
     assert run_arms("stages", SMOKE, QUICK, archive, None, out, names=names) == table
     with pytest.raises(StaleInput, match="of the part select, not of report"):
         run_arms("stages", SMOKE, QUICK, archive, None, out, names=names, part="report")
+
+
+def test_extraction_is_judged_against_what_the_composer_wrote(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    compose_phantom(archive, 16, 1)
+    exams = read_exams(read(archive).records, AttributesConfig("rules", 0.0, 0.0), archive)
+    f1 = extraction_f1(archive, exams)
+    assert f1 is not None
+    assert f1 > 0.95
+    blind = [
+        dataclasses.replace(
+            e, lesions=tuple(dataclasses.replace(x, codes=(-1,) * 9) for x in e.lesions)
+        )
+        for e in exams
+    ]
+    assert extraction_f1(archive, blind) == 0.0
+    (archive / "truth.jsonl").unlink()
+    assert extraction_f1(archive, exams) is None
 
 
 def test_every_arm_is_a_recipe_that_loads() -> None:
