@@ -20,25 +20,36 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 refused with a message, 130 stopped with a checkpoint written."""
+    """Run one command.
+
+    Returns:
+        0 done, or stopped by SIGTERM; 1 refused with a message; 130 stopped by Ctrl-C. What was
+        stopped is resumed by the same command.
+    """
     # Before transformers is imported: nothing is ever fetched.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from model_store.errors import EndoClipError
+    from training.stopping import Stopped, stop_at_once
 
     args = _parser().parse_args(argv)
     level = logging.DEBUG if args.verbose else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s")
     for noisy in ("onnx_ir", "onnxscript", "torch.onnx", "torch.export"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.run is not _run:
+        print("error: torchrun is for `run` alone; start this command by itself", file=sys.stderr)
+        return 1
     try:
-        return int(args.run(args))
+        with stop_at_once():
+            return int(args.run(args))
     except EndoClipError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"\nstopped: {stop or 'nothing was lost'}; the same command resumes", file=sys.stderr)
-        return 130
+        told = str(stop) or "nothing that was finished is lost"
+        print(f"\nstopped: {told}; the same command resumes", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,6 +209,8 @@ def _run(args: argparse.Namespace) -> int:
     recipe = load(_recipe_path(name), args.set)
     out = args.out or Path("runs") / recipe.name
     bundle = run(recipe, out, data=args.data, archive=args.archive)
+    if bundle is None:  # a rank that trained along
+        return 0
     print(f"bundle: {bundle}  ({(time.monotonic() - start) / 60:.1f} min)")
     print((bundle / "MODEL_CARD.md").read_text("utf-8").split("## Operating points")[0])
     print(f"serve it: make serve BUNDLE={bundle}")

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.batches import FrameStore, augment
+from training.batches import Augmentation
 from training.claims import opinion_sentence, presence_sentence
 from training.config import AttunementConfig
 from training.errors import ConfigError
-from training.loop import Schedule, rng_for, train
+from training.feed import rng_for
+from training.loop import Schedule, train
 from training.losses import (
     attribute_similarity,
     class_aware_targets,
@@ -35,8 +36,9 @@ from training.losses import (
     effective_targets,
     soft_targets,
 )
-from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.model import EndoClip, save_weights
 from training.reading import Exam, Lesion, similarity_tables
+from training.step import Bench, Encoded, Step
 
 __all__ = ["Batch", "Sampler", "attune", "batch_targets", "effective_band"]
 
@@ -197,47 +199,78 @@ def effective_band(sampler: Sampler, batches: int, seed: int) -> tuple[float, fl
     return float(quartiles[0]), float(quartiles[1]), float(quartiles[2])
 
 
-def _losses(
-    model: EndoClip,
-    tokenize: Any,
-    images: Tensor,
-    batch: Batch,
-    targets: Tensor,
-    config: AttunementConfig,
-) -> dict[str, Tensor]:
-    """Encode all texts of the step once and compute the named losses."""
-    b = len(batch.texts)
-    if config.targets == "plain":
-        texts = model.encode_ids(tokenize(batch.texts))
-        loss = contrastive_loss(images[:b], texts, model.logit_scale, targets, targets)
-        return {"finding_loss": loss}
-    known = torch.nonzero(batch.opinions >= 0).flatten()
-    told = [batch.opinion_texts[i] for i in known.tolist()]
-    distinct = list(dict.fromkeys(batch.presence_texts))
-    encoded = model.encode_ids(tokenize(batch.texts + told + distinct))
-    findings, opinions, presence = encoded.split([b, len(told), len(distinct)])
-    scale = model.logit_scale
-    losses = {
-        "finding_loss": contrastive_loss(
-            images[:b], findings, scale, targets, targets.T / targets.sum(0)[:, None]
+@dataclass(frozen=True)
+class _Told:
+    """What the losses of a step need: its rows, target rows (b, b), and which texts are whose."""
+
+    batch: Batch
+    targets: Tensor
+    opinions: list[str]
+    presence: list[str]
+
+
+class _Attunement:
+    """The stage's task."""
+
+    name = "attunement"
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.px = sampler.config.px
+        self._tables = similarity_tables()
+
+    def draw(self, rng: np.random.Generator) -> Step:
+        config, batch = self.sampler.config, self.sampler.draw(rng)
+        targets = batch_targets(batch, config, self._tables)
+        look = Augmentation.draw(len(batch.frames), rng, keep_shape=True)
+        opinions, presence = [], []
+        if config.targets != "plain":
+            stated = zip(batch.opinion_texts, batch.opinions.tolist(), strict=True)
+            opinions = [text for text, opinion in stated if opinion >= 0]
+            presence = list(dict.fromkeys(batch.presence_texts))
+        texts = [*batch.texts, *opinions, *presence]
+        return Step(batch.frames, look, texts, _Told(batch, targets, opinions, presence))
+
+    def losses(self, model: EndoClip, encoded: Encoded, told: _Told) -> dict[str, Tensor]:
+        batch, images, scale = told.batch, encoded.images, model.logit_scale
+        b, weight = len(batch.texts), self.sampler.config.class_weight
+        findings, opinions, presence = encoded.texts.split(
+            [b, len(told.opinions), len(told.presence)]
         )
-    }
-    kinds = torch.stack([batch.presence[batch.presence_texts.index(text)] for text in distinct])
-    losses["presence_loss"] = config.class_weight * _class_contrast(
-        images, presence, scale, batch.presence, kinds
-    )
-    if len(told) > 1:
-        classes = batch.opinions[known]
-        losses["opinion_loss"] = config.class_weight * _class_contrast(
-            images[known], opinions, scale, classes, classes
+        targets = told.targets.to(images.device)
+        plain = self.sampler.config.targets == "plain"
+        backward = targets if plain else targets.T / targets.sum(0)[:, None]
+        losses = {
+            "finding_loss": contrastive_loss(images[:b], findings, scale, targets, backward),
+            "effective_targets": effective_targets(told.targets).median(),
+        }
+        if plain:
+            return losses
+        kinds = torch.stack([batch.presence[batch.presence_texts.index(x)] for x in told.presence])
+        losses["presence_loss"] = weight * _class_contrast(
+            images, presence, scale, batch.presence, kinds
         )
-    return losses
+        if len(told.opinions) > 1:
+            known = torch.nonzero(batch.opinions >= 0).flatten()
+            classes = batch.opinions[known]
+            losses["opinion_loss"] = weight * _class_contrast(
+                images[known], opinions, scale, classes, classes
+            )
+        return losses
 
 
 def _class_contrast(
     images: Tensor, texts: Tensor, scale: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    """Image-to-text contrast with class-aware targets: texts of the same claim share the mass."""
+    """Image-to-text contrast with class-aware targets: texts of the same claim share the mass.
+
+    Args:
+        images: (b, d) unit rows.
+        texts: (c, d) unit rows.
+        scale: Scalar logit scale.
+        rows: (b,) classes of the images, on the CPU.
+        columns: (c,) classes of the texts, on the CPU.
+    """
     logits = scale * images @ texts.T
     target = class_aware_targets(rows, columns)
     told = target.sum(-1) > 0  # a row whose claim no text of the step makes says nothing
@@ -246,24 +279,17 @@ def _class_contrast(
     # -log of the summed mass over the texts of the row's class: which of several equal claims is
     # picked does not matter, only that none of the other class is.
     logp = torch.log_softmax(logits[told], -1)
-    return -torch.logsumexp(logp.masked_fill(target[told] <= 0, -1e9), -1).mean()
+    other = (target[told] <= 0).to(logits.device)
+    return -torch.logsumexp(logp.masked_fill(other, -1e9), -1).mean()
 
 
-def attune(
-    folder: Path,
-    model: EndoClip,
-    tokenize: Any,
-    store: FrameStore,
-    sampler: Sampler,
-    schedule: Schedule,
-) -> dict[str, Any]:
+def attune(folder: Path, bench: Bench, sampler: Sampler, schedule: Schedule) -> dict[str, Any]:
     """Train stage 2 and write ``weights.pt``.
 
     Returns:
         Figures for the stamp: rows, effective-target quartiles, last losses.
     """
     config = sampler.config
-    tables = similarity_tables()
     quartiles = effective_band(sampler, 20, schedule.seed)
     most = max(config.batch / 4, 4.0)  # 8 of 32; a toy batch cannot be held to a quarter
     if config.targets == "soft" and not 2.0 <= quartiles[1] <= most:
@@ -273,17 +299,8 @@ def attune(
             + ("raise" if quartiles[1] < 2 else "lower")
             + " it"
         )
-
-    def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        batch = sampler.draw(rng)
-        targets = batch_targets(batch, config, tables)
-        pixels = augment(store.get(batch.frames), store.contract, config.px, rng, keep_shape=True)
-        named = _losses(model, tokenize, model.encode_images(pixels), batch, targets, config)
-        return named | {"effective_targets": effective_targets(targets).median()}
-
-    train_mode(model)
-    history = train(folder, "attunement", model, parameter_groups(model), schedule, losses)
-    save_weights(model, folder / "weights.pt")
+    history = train(folder, _Attunement(sampler), bench, schedule)
+    save_weights(bench.model, folder / "weights.pt")
     return {
         "rows": len(sampler.rows),
         "effective_targets_quartiles": quartiles,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,15 +31,16 @@ from rich.progress import track
 from torch import Tensor
 
 from model_store.quality import QualityLimits, assess
-from training.batches import FrameStore, augment, plain
+from training.batches import Augmentation, FrameStore, plain
 from training.config import CleansingConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, FrameUnreadable
 from training.loop import Schedule, train
 from training.losses import caption_loss
-from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.model import EndoClip, save_weights
 from training.reading import Exam
 from training.records import write_jsonl
 from training.sample import Share
+from training.step import Bench, Encoded, Step
 
 __all__ = [
     "SENTENCES",
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 
 SET_ASIDE = -1.0
 """Rank of a frame that the quality gate set aside: below every probability."""
+UNREADABLE = "unreadable"
+"""Reason of a frame that has no pixels to judge; it has no scores either."""
 SENTENCES = ("This is a colon with polyps.", "This is a colon without polyps.")
 
 
@@ -67,9 +70,9 @@ class Fate:
         record_id: Of the record.
         frame: Path within the archive.
         positive: The report found a lesion.
-        round1: Probability of the positive sentence after round 1.
+        round1: Probability of the positive sentence after round 1; -1 of an unreadable frame.
         round2: The same after round 2.
-        reason: Why the quality gate set the frame aside, or None.
+        reason: Why the quality gate set the frame aside, ``unreadable``, or None.
         kept: A frame to train on as showing a lesion.
     """
 
@@ -140,48 +143,49 @@ def score_frames(
         captions = model.encode_ids(ids)
         for start in track(range(0, len(distinct), 64), description="scoring"):
             part = distinct[start : start + 64]
-            images = model.encode_images(plain(store.get(part), store.contract, px))
+            pixels = plain(store.get(part).to(model.device), store.contract, px)
+            images = model.encode_images(pixels)
             p = torch.softmax(model.logit_scale * images @ captions.T, -1)[:, 0].double()
             found |= dict(zip(part, p.tolist(), strict=True))
     return np.array([found[path] for path in paths])
 
 
 def set_aside(store: FrameStore, paths: Sequence[Path]) -> list[str | None]:
-    """Why the quality gate, at its default limits, sets each frame aside; None = it passes."""
+    """Why each frame is set aside: by the quality gate's default limits, as unreadable, or None."""
     limits = QualityLimits()
     found: dict[Path, str | None] = {}
     for path in track(dict.fromkeys(paths), description="quality gate"):
-        reason = assess(store.get([path])[0].numpy(), limits)
-        found[path] = None if reason is None else str(reason)
+        try:
+            reason = assess(store.get([path])[0].numpy(), limits)
+            found[path] = None if reason is None else str(reason)
+        except FrameUnreadable as error:
+            log.warning("frame set aside as unreadable: %s", error)
+            found[path] = UNREADABLE
     return [found[path] for path in paths]
 
 
-def _round(
-    folder: Path,
-    name: str,
-    model: EndoClip,
-    ids: Tensor,
-    store: FrameStore,
-    pools: _Pools,
-    config: CleansingConfig,
-    schedule: Schedule,
-) -> None:
-    def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        paths, classes = pools.draw(config.batch, rng)
-        pixels = augment(store.get(paths), store.contract, config.px, rng, keep_shape=False)
-        captions = model.encode_ids(ids)
-        images = model.encode_images(pixels)
-        return {"caption_loss": caption_loss(images, captions, model.logit_scale, classes)}
+@dataclass(frozen=True)
+class _Detector:
+    """A round's task: the two sentences against frames drawn by claim."""
 
-    train_mode(model)
-    train(folder, name, model, parameter_groups(model), schedule, losses)
+    name: str
+    px: int
+    batch: int
+    pools: _Pools
+
+    def draw(self, rng: np.random.Generator) -> Step:
+        paths, classes = self.pools.draw(self.batch, rng)
+        look = Augmentation.draw(len(paths), rng, keep_shape=False)
+        return Step(paths, look, SENTENCES, classes)
+
+    def losses(self, model: EndoClip, encoded: Encoded, told: Tensor) -> dict[str, Tensor]:
+        loss = caption_loss(encoded.images, encoded.texts, model.logit_scale, told)
+        return {"caption_loss": loss}
 
 
 def cleanse(
     folder: Path,
-    model: EndoClip,
-    tokenize: Any,
-    store: FrameStore,
+    bench: Bench,
     root: Path,
     exams: list[Exam],
     share: Share,
@@ -192,9 +196,7 @@ def cleanse(
 
     Args:
         folder: The stage's working folder.
-        model: Trained in place.
-        tokenize: texts -> ids.
-        store: Frames.
+        bench: Its model is trained in place.
         root: The archive's folder, which the ledger's paths start from.
         exams: Exams of the train part and, scored but not trained on, of the select part.
         share: Prevalence; the upper end of its interval is kept, since a lost lesion costs more
@@ -205,19 +207,30 @@ def cleanse(
     Returns:
         Figures for the stamp.
     """
-    ids = tokenize(list(SENTENCES))
     everything = [frame for exam in exams for frame in exam.frames]
     first_scores = folder / "round1.npy"
-    reasons = set_aside(store, everything)
+    reasons = set_aside(bench.store, everything)
     passed = np.array([reason is None for reason in reasons])
+    readable = np.array([reason != UNREADABLE for reason in reasons])
+
+    def scored() -> npt.NDArray[np.float64]:
+        scores = np.full(len(everything), SET_ASIDE)
+        ids = bench.tokenize(list(SENTENCES))
+        paths = [f for f, ok in zip(everything, readable, strict=True) if ok]
+        scores[readable] = score_frames(bench.model, ids, bench.store, paths, config.px)
+        return scores
+
+    def train_round(name: str, pools: _Pools) -> None:
+        train(folder, _Detector(name, config.px, config.batch, pools), bench, schedule)
+
     usable = {f for f, ok in zip(everything, passed, strict=True) if ok}
     training = [exam for exam in exams if exam.part == "train"]
     positive = [f for e in training if e.positive for f in e.frames if f in usable]
     negative = [f for e in training if not e.positive for f in e.frames if f in usable]
-    _round(folder, "round1", model, ids, store, _Pools(positive, negative), config, schedule)
+    train_round("round1", _Pools(positive, negative))
     if not first_scores.exists():
         with first_scores.with_suffix(".tmp").open("wb") as file:
-            np.save(file, score_frames(model, ids, store, everything, config.px))
+            np.save(file, scored())
         first_scores.with_suffix(".tmp").replace(first_scores)
     round1 = np.load(first_scores)
     keep1 = _kept(exams, np.where(passed, round1, SET_ASIDE), share, config)
@@ -230,12 +243,11 @@ def cleanse(
     ]
     cap = math.ceil(config.negative_cap * len(chosen))
     order = np.random.default_rng([schedule.seed, 77]).permutation(len(negative))[:cap]
-    pools = _Pools(chosen, [negative[i] for i in order])
-    _round(folder, "round2", model, ids, store, pools, config, schedule)
-    round2 = score_frames(model, ids, store, everything, config.px)
+    train_round("round2", _Pools(chosen, [negative[i] for i in order]))
+    round2 = scored()
     keep2 = _kept(exams, np.where(passed, round2, SET_ASIDE), share, config)
     _write_ledger(folder / "ledger.jsonl", root, exams, round1, round2, reasons, keep2)
-    save_weights(model, folder / "weights.pt")
+    save_weights(bench.model, folder / "weights.pt")
     return {
         "share": share.value,
         "share_low": share.low,

@@ -5,6 +5,8 @@ EndoClipError                       (model_store.errors)
     ├── ConfigError                 a recipe key is unknown, missing or out of range
     ├── RecordError                 one bad line of an archive, with file and line
     ├── ArchiveRefused              an archive that must not be used as a whole
+    ├── Diverged                    a loss is no longer a number
+    ├── FrameUnreadable             a frame that is missing or no usable image
     ├── ParityError                 an exported graph differs from torch beyond tolerance
     └── StaleInput                  a stage's input is not the one it was made from
 """
@@ -16,6 +18,8 @@ from model_store.errors import EndoClipError
 __all__ = [
     "ArchiveRefused",
     "ConfigError",
+    "Diverged",
+    "FrameUnreadable",
     "ParityError",
     "RecordError",
     "StaleInput",
@@ -49,6 +53,24 @@ class RecordError(TrainingError):
 
 class ArchiveRefused(TrainingError):
     """An archive breaks a rule that no single line can answer for."""
+
+
+class Diverged(TrainingError):
+    """A stage's loss is not finite; its checkpoint is from before."""
+
+
+class FrameUnreadable(TrainingError):
+    """A frame of an archive is missing or no usable image; its neighbours are not concerned.
+
+    Attributes:
+        path: the frame's.
+        reason: what was found.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path.parent.name}/{path.name}: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 class ParityError(TrainingError):

@@ -1,28 +1,34 @@
 """The one training loop: seeded, with progress bar, step checkpoints and exact resume.
 
 Everything random in a step derives from (seed, stage, step), so a run that was stopped and
-resumed gives the same losses as an uninterrupted one.
+resumed gives the same losses as an uninterrupted one, however many ranks it runs on.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["Schedule", "rng_for", "train"]
+from training.distributed import Ranks
+from training.errors import Diverged, StaleInput
+from training.feed import Feed
+from training.model import parameter_groups, train_mode
+from training.step import Bench, Task, gradients
+from training.stopping import Stopped, stop_later
+
+__all__ = ["Schedule", "follow", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -53,108 +59,162 @@ class Schedule:
         )
 
 
-def rng_for(seed: int, stage: str, step: int) -> np.random.Generator:
-    """The generator of one step, independent of every other step."""
-    return np.random.default_rng([seed, *stage.encode(), step])
-
-
-def train(
-    folder: Path,
-    stage: str,
-    model: nn.Module,
-    groups: Sequence[Mapping[str, Any]],
-    schedule: Schedule,
-    step_losses: Callable[[int, np.random.Generator], Mapping[str, Tensor]],
-) -> list[float]:
-    """Train, resuming from ``folder/<stage>.ckpt`` where it exists.
+def train(folder: Path, task: Task, bench: Bench, schedule: Schedule) -> list[float]:
+    """Train, resuming from ``folder/<task>.ckpt`` where it exists; rank 0's part of it.
 
     Args:
-        folder: Working folder: checkpoint, ``<stage>.csv`` with every step's losses, TensorBoard.
-        stage: Name for files, bar and random streams.
-        model: Trained in place; all of its state is checkpointed.
-        groups: AdamW parameter groups; ``factor`` scales the learning rate of a group.
+        folder: Working folder: checkpoint, ``<task>.csv`` with every step's losses, TensorBoard.
+        task: What is trained for.
+        bench: Its model is trained in place, and all of the model's state is checkpointed.
         schedule: Steps, rate, seed.
-        step_losses: (step, rng) -> named scalars; those ending in ``_loss`` are summed.
 
     Returns:
         Total loss of every step, the resumed ones included.
+
+    Raises:
+        Stopped: SIGTERM or Ctrl-C came; the checkpoint is written.
+        Diverged: A loss is not finite.
+        ConfigError: A step has no frames.
+        FrameUnreadable: A step's frames cannot be read, whatever is drawn.
+        StaleInput: The checkpoint cannot be read.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
-    factors = [float(group.get("factor", 1.0)) for group in groups]
-    optimiser = torch.optim.AdamW(
-        [{"params": list(group["params"])} for group in groups], lr=schedule.lr, weight_decay=0.01
-    )
-    checkpoint = folder / f"{stage}.ckpt"
-    history = _resume(checkpoint, model, optimiser)
-    writer = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=len(history))
-    saved = time.monotonic()
-    with _bar(stage, schedule.steps, len(history)) as advance, _stop_signal() as stopping:
-        for step in range(len(history), schedule.steps):
-            for group, factor in zip(optimiser.param_groups, factors, strict=True):
-                group["lr"] = schedule.lr * factor * schedule.factor(step)
-            row = _step(optimiser, stage, step, schedule.seed, step_losses)
-            history.append(row)
-            for name, value in row.items():
-                writer.add_scalar(f"{stage}/{name}", value, step)
-            advance(row["total"])
+    trainer = _Trainer(task, bench, schedule)
+    checkpoint = folder / f"{task.name}.ckpt"
+    if checkpoint.exists():
+        trainer.restore(_read(checkpoint))
+        log.info("resumed=%s step=%d", checkpoint.name, len(trainer.history))
+    ranks = bench.machine.ranks
+    if ranks.count > 1:
+        state = io.BytesIO()  # as in a checkpoint: tensors pickled by themselves keep their device
+        torch.save(trainer.state(), state)
+        ranks.send(_Job(task, schedule, state.getvalue()))
+    saved, wish = time.monotonic(), 0
+    shown = _shown(folder, task.name, len(trainer.history), schedule.steps)
+    with shown as show, stop_later() as asked:
+        for row, wish in trainer.steps(asked):
+            show(len(trainer.history) - 1, row)
             due = time.monotonic() - saved > schedule.checkpoint_s
-            stop = stopping()  # read once: a signal between two looks would skip the checkpoint
-            if due or stop or step + 1 == schedule.steps:
-                _save(checkpoint, model, optimiser, history)
+            if due or wish or len(trainer.history) == schedule.steps:
+                _write(checkpoint, trainer.state())
                 saved = time.monotonic()
-            if stop:
-                raise KeyboardInterrupt(
-                    f"{stage}: stopped after step {step + 1}, checkpoint written"
-                )
-    writer.close()
-    _write_csv(folder / f"{stage}.csv", history)
-    return [row["total"] for row in history]
+        if wish:
+            done = len(trainer.history)
+            raise Stopped(wish, f"{task.name}: stopped after step {done}, checkpoint written")
+    _write_csv(folder / f"{task.name}.csv", trainer.history)
+    return [row["total"] for row in trainer.history]
 
 
-def _step(
-    optimiser: torch.optim.Optimizer,
-    stage: str,
-    step: int,
-    seed: int,
-    step_losses: Callable[[int, np.random.Generator], Mapping[str, Tensor]],
-) -> dict[str, float]:
-    rng = rng_for(seed, stage, step)
-    torch.manual_seed(int(rng.integers(2**31)))  # dropout
-    named = step_losses(step, rng)
-    total = torch.stack([value for name, value in named.items() if name.endswith("_loss")]).sum()
-    if not bool(torch.isfinite(total)):
-        raise FloatingPointError(f"{stage}: loss is not finite at step {step}")
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
-    optimiser.step()
-    return {"total": total.item(), **{name: value.item() for name, value in named.items()}}
+def follow(ranks: Ranks, make_bench: Callable[[], Bench]) -> None:
+    """Train along with rank 0 until it says that there is nothing more to do.
+
+    Args:
+        ranks: The processes of the run.
+        make_bench: Gives towers of the recipe; whatever weights they have are replaced.
+
+    Raises:
+        Stopped: This process was asked to stop, and the ranks have stopped together.
+    """
+    with stop_later() as asked:
+        while (job := ranks.receive()) is not None:
+            trainer = _Trainer(job.task, make_bench(), job.schedule)
+            trainer.restore(_loaded(io.BytesIO(job.state)))
+            for _ in trainer.steps(asked):
+                pass
 
 
-def _resume(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer
-) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    log.info("resumed=%s step=%d", path.name, len(state["history"]))
-    return list(state["history"])
+@dataclass(frozen=True)
+class _Job:
+    """What rank 0 sends the others: a stage, and where in it they begin."""
+
+    task: Task
+    schedule: Schedule
+    state: bytes
 
 
-def _save(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    history: list[dict[str, float]],
-) -> None:
+class _Trainer:
+    """A stage in training: model, optimiser, loss scale, losses so far."""
+
+    def __init__(self, task: Task, bench: Bench, schedule: Schedule) -> None:
+        train_mode(bench.model)
+        groups = parameter_groups(bench.model)
+        self._task, self._bench, self._schedule = task, bench, schedule
+        self._factors = [float(group["factor"]) for group in groups]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": group["params"]} for group in groups], lr=schedule.lr, weight_decay=0.01
+        )
+        self._scaler = bench.machine.scaler()
+        self._feed = Feed(bench, task, schedule.seed, schedule.steps)
+        self.history: list[dict[str, float]] = []
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        return {
+            "model": self._bench.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``, of whatever device."""
+        self._bench.model.load_state_dict(state["model"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.history = list(state["history"])
+
+    def steps(self, asked: Callable[[], int]) -> Iterator[tuple[dict[str, float], int]]:
+        """Take the steps that are left, until a rank is asked to stop.
+
+        Args:
+            asked: What this process was asked for (``stop_later``).
+
+        Yields:
+            The step's scalars, and what the ranks are asked for, alike on all of them.
+        """
+        ranks = self._bench.machine.ranks
+        ranks.busy, wish = True, 0
+        while len(self.history) < self._schedule.steps and not wish:
+            self.history.append(self._step(len(self.history)))
+            wish = ranks.agree(asked())
+            yield self.history[-1], wish
+        ranks.busy = False
+
+    def _step(self, step: int) -> dict[str, float]:
+        for group, factor in zip(self._optimiser.param_groups, self._factors, strict=True):
+            group["lr"] = self._schedule.lr * factor * self._schedule.factor(step)
+        seed, drawn, squares = self._feed.take(step)
+        named = gradients(self._bench, self._task, drawn, squares, seed, self._scaler)
+        row = {name: float(value) for name, value in named.items()}
+        if not math.isfinite(row["total"]):
+            raise Diverged(
+                f"{self._task.name}: loss is not finite at step {step}; lower the learning rate"
+            )
+        self._scaler.unscale_(self._optimiser)
+        trained = [p for group in self._optimiser.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        return row
+
+
+def _loaded(source: Path | IO[bytes]) -> dict[str, Any]:
+    return dict(torch.load(source, map_location="cpu", weights_only=True))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return _loaded(path)
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint make torch.load raise anything
+        raise StaleInput(
+            f"{path.name}: cannot be read as a checkpoint; delete it to begin the stage anew"
+        ) from error
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(
-        {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history},
-        temporary,
-    )
+    torch.save(state, temporary)
     temporary.replace(path)
 
 
@@ -169,7 +229,12 @@ def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
 
 
 @contextmanager
-def _bar(stage: str, total: int, done: int) -> Any:
+def _shown(
+    folder: Path, name: str, done: int, steps: int
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Progress bar and TensorBoard; gives a function that takes a step and its scalars."""
+    from torch.utils.tensorboard import SummaryWriter
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -177,26 +242,13 @@ def _bar(stage: str, total: int, done: int) -> Any:
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
-        task = progress.add_task(stage, total=total, completed=done, loss=float("nan"))
-        yield lambda loss: progress.update(task, advance=1, loss=loss)
+    writer = SummaryWriter(str(folder / "tensorboard" / name), purge_step=done)
+    with writer, Progress(*columns) as progress:
+        bar = progress.add_task(name, total=steps, completed=done, loss=float("nan"))
 
+        def show(step: int, row: dict[str, float]) -> None:
+            for key, value in row.items():
+                writer.add_scalar(f"{name}/{key}", value, step)
+            progress.update(bar, advance=1, loss=row["total"])
 
-@contextmanager
-def _stop_signal() -> Any:
-    """Turn SIGTERM and Ctrl-C into a flag, so that the step ends and a checkpoint is written."""
-    asked = False
-
-    def ask(_signum: int, _frame: object) -> None:
-        nonlocal asked
-        asked = True
-
-    try:
-        previous = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: tests and notebooks stop otherwise
-        previous = {}
-    try:
-        yield lambda: asked
-    finally:
-        for which, handler in previous.items():
-            signal.signal(which, handler)
+        yield show

@@ -88,7 +88,7 @@ def caption_loss(images: Tensor, captions: Tensor, scale: Tensor, classes: Tenso
         images: (b, d) unit rows.
         captions: (c, d) unit rows.
         scale: Scalar logit scale.
-        classes: (b,) integers in 0..c-1; -1 means not known, the row is left out.
+        classes: (b,) integers in 0..c-1, on the CPU; -1 = not known, the row is left out.
 
     Returns:
         Scalar; 0 when no row has a known class.
@@ -96,7 +96,7 @@ def caption_loss(images: Tensor, captions: Tensor, scale: Tensor, classes: Tenso
     known = classes >= 0
     if not bool(known.any()):
         return images.sum() * 0.0
-    return F.cross_entropy(scale * images[known] @ captions.T, classes[known])
+    return F.cross_entropy(scale * images[known] @ captions.T, classes[known].to(images.device))
 
 
 def attribute_similarity(

@@ -162,30 +162,35 @@ class EndoClip(nn.Module):
         """Scalar factor of cosines, at most 100 as in CLIP."""
         return self.clip.logit_scale.exp().clamp(max=100.0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return self.unify.log_scale.device
+
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(b, 3, s, s) normalised float pixels -> (b, d) unit rows."""
-        return F.normalize(self.clip.visual(pixels), dim=-1)
+        """(b, 3, s, s) normalised float pixels -> (b, d) unit rows, float32 under autocast, too."""
+        return F.normalize(self.clip.visual(pixels).float(), dim=-1)
 
     def encode_ids(self, ids: Tensor) -> Tensor:
-        """(m, t) token ids -> (m, d) unit rows; BERT's padding columns are cut."""
+        """(m, t) token ids on the CPU -> (m, d) unit rows; BERT's padding columns are cut."""
         if self.text_is_frozen:
             rows = torch.stack([self._sentence(row) for row in ids])
-            return F.normalize(self.clip.text.proj(rows), dim=-1)
+            return F.normalize(self.clip.text.proj(rows).float(), dim=-1)
         if self._trim:
             ids = ids[:, : int((ids != 0).sum(1).max())]
-        return F.normalize(self.clip.text(ids), dim=-1)
+        return F.normalize(self.clip.text(ids.to(self.device)).float(), dim=-1)
 
     def _sentence(self, ids: Tensor) -> Tensor:
         """Pooled features (w,) of one sentence of a frozen transformer, computed once.
 
         Alone and unpadded: in a batch they would differ by 1e-8 with its company, and a resumed
-        run would no longer repeat an uninterrupted one.
+        run would no longer repeat an uninterrupted one. In full precision: it costs nothing here.
         """
         key = ids.numpy().tobytes()
         if key not in self._sentences:
-            row = ids[ids != 0][None]
+            row = ids[ids != 0][None].to(self.device)
             mask = torch.ones_like(row)
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 out = self.clip.text.transformer(input_ids=row, attention_mask=mask)
                 self._sentences[key] = self.clip.text.pooler(out, mask)[0]
         return self._sentences[key]

@@ -28,9 +28,10 @@ from model_store.bundle import Bundle
 from training import attunement, cleansing, unification
 from training.batches import FrameStore
 from training.cleansing_report import report_cleansing
+from training.compute import Machine, machine_for
 from training.config import Recipe, digest
 from training.errors import StaleInput
-from training.loop import Schedule
+from training.loop import Schedule, follow
 from training.model import (
     EndoClip,
     ModelSpec,
@@ -44,8 +45,16 @@ from training.reading import Exam, attributes_digest, read_exams
 from training.records import Archive, read
 from training.runs import archive_digest, file_digest, run_stage
 from training.sample import read_share
+from training.step import Bench
 
-__all__ = ["Workshop", "open_workshop", "packed_from", "recipe_digest", "run_stages"]
+__all__ = [
+    "Workshop",
+    "follow_stages",
+    "open_workshop",
+    "packed_from",
+    "recipe_digest",
+    "run_stages",
+]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +69,7 @@ class Workshop:
         archive: The archive, read.
         exams: Its records, read.
         store: Frames in memory.
+        machine: Device, precision and ranks; of training alone.
     """
 
     recipe: Recipe
@@ -67,9 +77,10 @@ class Workshop:
     archive: Archive
     exams: list[Exam]
     store: FrameStore
+    machine: Machine
 
     def towers(self, weights: Path | None) -> tuple[EndoClip, Callable[[list[str]], Tensor]]:
-        """Model and tokenizer, from a stage's weights or as the recipe starts."""
+        """Model and tokenizer on the CPU, from a stage's weights or as the recipe starts."""
         torch.manual_seed(self.recipe.seed)
         config = self.recipe.model
         initial = config.weights or None
@@ -81,6 +92,11 @@ class Workshop:
         freeze(model, config.frozen_blocks, config.frozen_text_layers)
         return model.to(memory_format=torch.channels_last), tokenize
 
+    def bench(self, weights: Path | None) -> Bench:
+        """Towers on the run's machine, with what they train with."""
+        model, tokenize = self.towers(weights)
+        return Bench(self.machine.place(model), tokenize, self.store, self.machine)
+
     def part(self, name: str) -> list[Exam]:
         """Exams of one part."""
         return [exam for exam in self.exams if exam.part == name]
@@ -90,22 +106,54 @@ class Workshop:
         return Schedule(steps, lr, self.recipe.seed * 100 + stage, self.recipe.compute.checkpoint_s)
 
 
-def open_workshop(recipe: Recipe, archive: Path) -> Workshop:
-    """Read archive and reports, set threads, keep the hub client offline."""
+def open_workshop(recipe: Recipe, archive: Path, machine: Machine | None = None) -> Workshop:
+    """Read archive and reports, keep the hub client offline.
+
+    Args:
+        recipe: The recipe.
+        archive: The archive's folder.
+        machine: What to train on; None = as the recipe asks, in this process alone.
+    """
+    _prepare_process()
+    machine = machine or machine_for(recipe.compute)
+    found = read(archive)
+    for error in found.errors:
+        log.warning("record left out: %s", error)
+    spec = load_spec(recipe.model.config)
+    exams = read_exams(found.records, recipe.attributes, found.path)
+    return Workshop(recipe, spec, found, exams, _store(recipe, spec), machine)
+
+
+def follow_stages(recipe: Recipe, machine: Machine) -> None:
+    """Train along with the rank that runs the stages; nothing of the archive is read but frames.
+
+    Raises:
+        Stopped: This process was asked to stop.
+    """
+    _prepare_process()
+    spec = load_spec(recipe.model.config)
+    store = _store(recipe, spec)
+
+    def bench() -> Bench:
+        model, tokenize = build(spec, None, pretrained=False)
+        freeze(model, recipe.model.frozen_blocks, recipe.model.frozen_text_layers)
+        model = machine.place(model.to(memory_format=torch.channels_last))
+        return Bench(model, tokenize, store, machine)
+
+    follow(machine.ranks, bench)
+
+
+def _store(recipe: Recipe, spec: ModelSpec) -> FrameStore:
+    return FrameStore(spec.contract, recipe.compute.cache_mb, recipe.compute.workers)
+
+
+def _prepare_process() -> None:
     _keep_pages()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    if recipe.compute.threads:
-        torch.set_num_threads(recipe.compute.threads)
-    found = read(archive)
-    for error in found.errors:
-        log.warning("record left out: %s", error)
-    spec = load_spec(recipe.model.config)
-    exams = read_exams(found.records, recipe.attributes, found.path)
-    return Workshop(recipe, spec, found, exams, FrameStore(spec.contract))
 
 
 def _keep_pages() -> None:
@@ -144,6 +192,8 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
         "seed": recipe.seed,
         "attributes": attributes_digest(recipe.attributes, shop.archive.path),
     }
+    if recipe.compute.precision != "fp32":
+        key |= {"precision": recipe.compute.precision}  # the one setting of [compute] that rounds
     told = {"corrupted": recipe.attributes.corrupted, "dropped": recipe.attributes.dropped}
     out.mkdir(parents=True, exist_ok=True)
     done: list[Path] = []
@@ -161,43 +211,33 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
 
 def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.cleansing
-    model, tokenize = shop.towers(None)
     if not config.enabled:
-        save_weights(model, folder / "weights.pt")
+        save_weights(shop.towers(None)[0], folder / "weights.pt")
         return {"enabled": False}
     root = shop.archive.path.resolve()
     asked = (f for e in shop.part("train") if e.positive for f in e.frames)
     share = read_share(root, config.share, {f.relative_to(root).as_posix() for f in asked})
     exams = [e for e in shop.exams if e.part in ("train", "select")]
     schedule = shop.schedule(config.steps, config.lr, 1)
-    figures = cleansing.cleanse(
-        folder, model, tokenize, shop.store, root, exams, share, config, schedule
-    )
+    figures = cleansing.cleanse(folder, shop.bench(None), root, exams, share, config, schedule)
     figures |= report_cleansing(shop.archive.path, folder, exams, share)
     return figures
 
 
 def _attune(shop: Workshop, done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.attunement
-    model, tokenize = shop.towers(done[-1] / "weights.pt")
     sampler = attunement.Sampler(*_cleansed(shop, done[0]), config)
     schedule = shop.schedule(config.steps, config.lr, 2)
-    return attunement.attune(folder, model, tokenize, shop.store, sampler, schedule)
+    return attunement.attune(folder, shop.bench(done[-1] / "weights.pt"), sampler, schedule)
 
 
 def _unify(shop: Workshop, done: Sequence[Path], folder: Path) -> dict[str, Any]:
     config = shop.recipe.unification
-    model, tokenize = shop.towers(done[-1] / "weights.pt")
     sampler = unification.PatientSampler(*_cleansed(shop, done[0]), config)
-    return unification.unify_records(
-        folder,
-        model,
-        tokenize,
-        shop.store,
-        sampler,
-        shop.recipe.attunement.impression,
-        shop.schedule(config.steps, config.lr, 3),
-    )
+    bench = shop.bench(done[-1] / "weights.pt")
+    schedule = shop.schedule(config.steps, config.lr, 3)
+    impression = shop.recipe.attunement.impression
+    return unification.unify_records(folder, bench, sampler, impression, schedule)
 
 
 def _cleansed(shop: Workshop, first: Path) -> tuple[list[Exam], dict[str, list[Path]]]:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.batches import FrameStore, augment
+from training.batches import Augmentation
 from training.claims import opinion_sentence, presence_sentence
 from training.config import UnificationConfig
 from training.errors import ConfigError
@@ -36,8 +36,9 @@ from training.losses import (
     unified_codes,
     union_similarity,
 )
-from training.model import EndoClip, parameter_groups, save_weights, train_mode
+from training.model import EndoClip, save_weights
 from training.reading import LEVELS, Exam
+from training.step import Bench, Encoded, Step
 
 __all__ = ["Bags", "PatientSampler", "class_query_loss", "record_targets", "unify_records"]
 
@@ -179,13 +180,14 @@ def class_query_loss(
         images: (p, n, d) unit rows.
         mask: (p, n) bool.
         captions: (2, d), positive first.
-        classes: (p,) 0 or 1; -1 = not stated, left out.
+        classes: (p,) 0 or 1, on the CPU; -1 = not stated, left out.
     """
     known = classes >= 0
     if not bool(known.any()):
         return images.sum() * 0.0
     pooled, _ = model.unify(images[known], mask[known], captions[:1])
-    return F.cross_entropy(model.logit_scale * pooled[:, 0] @ captions.T, classes[known])
+    told = classes[known].to(images.device)
+    return F.cross_entropy(model.logit_scale * pooled[:, 0] @ captions.T, told)
 
 
 def _texts(bags: Bags) -> tuple[list[str], Tensor]:
@@ -210,77 +212,70 @@ def _opinion_classes(exams: Sequence[Exam]) -> Tensor:
     return torch.tensor(classes)
 
 
-def _losses(
-    model: EndoClip,
-    tokenize: Any,
-    images: Tensor,
-    bags: Bags,
-    config: UnificationConfig,
-    impression: bool,
-    rng: np.random.Generator,
-) -> dict[str, Tensor]:
-    texts, text_mask = _texts(bags)
-    claims = [presence_sentence(0, rng), presence_sentence(1, rng)]
-    claims += [opinion_sentence(0, "", rng), opinion_sentence(1, "", rng)]
-    encoded = model.encode_ids(tokenize(texts + claims))
-    p = len(bags.exams)
-    sets = encoded[: len(texts)].reshape(p, -1, model.dim)
-    mask = bags.mask
-    logits = model.logit_scale * pairwise_scores(images, mask, sets, text_mask, model.unify)
-    targets = record_targets(bags.exams, config.tau)
-    backward = targets.T / targets.sum(0)[:, None]
-    captions = encoded[len(texts) :]
-    presence = torch.tensor([0 if e.positive else 1 for e in bags.exams])
-    losses = {
-        "effective_targets": effective_targets(targets).median(),
-        "attention_scale": model.unify.log_scale.detach().exp(),
-        "record_loss": 0.5
-        * (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, backward)),
-        "presence_loss": config.class_weight
-        * class_query_loss(model, images, mask, captions[:2], presence),
-    }
-    if impression:
-        losses["opinion_loss"] = config.class_weight * class_query_loss(
-            model, images, mask, captions[2:], _opinion_classes(bags.exams)
+@dataclass(frozen=True)
+class _Told:
+    """What the losses of a step need: its records, and which slots of text sets are filled."""
+
+    bags: Bags
+    text_mask: Tensor
+
+
+class _Unification:
+    """The stage's task."""
+
+    name = "unification"
+
+    def __init__(self, sampler: PatientSampler, impression: bool) -> None:
+        self.sampler, self.impression = sampler, impression
+        self.px = sampler.config.px
+
+    def draw(self, rng: np.random.Generator) -> Step:
+        bags = self.sampler.draw(rng)
+        frames = [frame for own in bags.frames for frame in own]
+        look = Augmentation.draw(len(frames), rng, keep_shape=True)
+        still = Augmentation.draw(len(bags.others), rng, keep_shape=True) if bags.others else None
+        texts, text_mask = _texts(bags)
+        claims = [presence_sentence(0, rng), presence_sentence(1, rng)]
+        claims += [opinion_sentence(0, "", rng), opinion_sentence(1, "", rng)]
+        return Step(frames, look, texts + claims, _Told(bags, text_mask), bags.others, still)
+
+    def losses(self, model: EndoClip, encoded: Encoded, told: _Told) -> dict[str, Tensor]:
+        bags, device, weight = told.bags, encoded.images.device, self.sampler.config.class_weight
+        images, mask = bags.padded(encoded.images, encoded.still), bags.mask.to(device)
+        captions = encoded.texts[told.text_mask.numel() :]
+        sets = encoded.texts[: told.text_mask.numel()].reshape(len(bags.exams), -1, model.dim)
+        logits = model.logit_scale * pairwise_scores(
+            images, mask, sets, told.text_mask.to(device), model.unify
         )
-    return losses
+        targets = record_targets(bags.exams, self.sampler.config.tau)
+        forward = targets.to(device)
+        backward = forward.T / forward.sum(0)[:, None]
+        presence = torch.tensor([0 if e.positive else 1 for e in bags.exams])
+        losses = {
+            "effective_targets": effective_targets(targets).median(),
+            "attention_scale": model.unify.log_scale.detach().exp(),
+            "record_loss": 0.5
+            * (soft_cross_entropy(logits, forward) + soft_cross_entropy(logits.T, backward)),
+            "presence_loss": weight * class_query_loss(model, images, mask, captions[:2], presence),
+        }
+        if self.impression:
+            losses["opinion_loss"] = weight * class_query_loss(
+                model, images, mask, captions[2:], _opinion_classes(bags.exams)
+            )
+        return losses
 
 
 def unify_records(
-    folder: Path,
-    model: EndoClip,
-    tokenize: Any,
-    store: FrameStore,
-    sampler: PatientSampler,
-    impression: bool,
-    schedule: Schedule,
+    folder: Path, bench: Bench, sampler: PatientSampler, impression: bool, schedule: Schedule
 ) -> dict[str, Any]:
     """Train stage 3 and write ``weights.pt``.
 
     Returns:
         Figures for the stamp.
     """
-    config = sampler.config
-
-    def losses(_step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        bags = sampler.draw(rng)
-        flat = [frame for frames in bags.frames for frame in frames]
-        pixels = augment(store.get(flat), store.contract, config.px, rng, keep_shape=True)
-        encoded = model.encode_images(pixels)
-        others = encoded[:0].detach()
-        if bags.others:
-            with torch.no_grad():
-                pixels = augment(
-                    store.get(bags.others), store.contract, config.px, rng, keep_shape=True
-                )
-                others = model.encode_images(pixels)
-        images = bags.padded(encoded, others)
-        return _losses(model, tokenize, images, bags, config, impression, rng)
-
-    train_mode(model)
-    history = train(folder, "unification", model, parameter_groups(model), schedule, losses)
-    save_weights(model, folder / "weights.pt")
+    history = train(folder, _Unification(sampler, impression), bench, schedule)
+    save_weights(bench.model, folder / "weights.pt")
     return {
         "last_loss": float(np.mean(history[-20:])),
-        "attention_scale": model.unify.log_scale.exp().item(),
+        "attention_scale": bench.model.unify.log_scale.exp().item(),
     }

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 pytest.importorskip("open_clip", reason="needs open_clip (extra `train`)")
 
-from training.batches import augment  # noqa: E402
+from training.batches import Augmentation  # noqa: E402
 from training.config import load  # noqa: E402
 from training.export import check_parity, export_graphs  # noqa: E402
 from training.model import build, load_spec, parameter_groups, train_mode  # noqa: E402
@@ -28,7 +28,8 @@ def test_the_papers_towers_train_a_step_and_export_with_parity(tmp_path: Path) -
     frames = rng.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     train_mode(model)
     optimiser = torch.optim.AdamW(parameter_groups(model), lr=recipe.attunement.lr)
-    pixels = augment(torch.from_numpy(frames), spec.contract, 224, rng, keep_shape=True)
+    look = Augmentation.draw(len(frames), rng, keep_shape=True)
+    pixels = look.apply(torch.from_numpy(frames), spec.contract, 224)
     texts = model.encode_ids(tokenize(["a polyp", "no polyp", "a red polyp", "mucosa"]))
     before = texts.detach().clone()
     loss = torch.nn.functional.cross_entropy(
