@@ -190,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, help="JSON file (default: runs/figures-<part>.json)")
     evaluate.set_defaults(run=_evaluate)
+    from training.report.command import add_command
+
+    add_command(commands)
     return parser
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "score_frames",
     "select",
     "set_aside",
+    "threshold",
 ]
 
 log = logging.getLogger(__name__)
@@ -101,12 +102,12 @@ def select(
     """
     if not scores:
         return []
-    threshold = float(np.quantile(np.concatenate(scores), 1.0 - share))
+    lowest = threshold(scores, share)
     kept = []
     for values, floor in zip(scores, floors, strict=True):
         order = np.argsort(-values, kind="stable")
         count = (
-            int((values >= threshold).sum())
+            int((values >= lowest).sum())
             if selection == "pooled"
             else math.ceil(share * len(values))
         )
@@ -114,6 +115,11 @@ def select(
         keep[order[: min(len(values), max(floor, count))]] = True
         kept.append(keep & (values > SET_ASIDE))
     return kept
+
+
+def threshold(scores: Sequence[npt.NDArray[np.float64]], share: float) -> float:
+    """Lowest score that is kept for its rank when exams are pooled; arguments as of ``select``."""
+    return float(np.quantile(np.concatenate(scores), 1.0 - share))
 
 
 class _Pools:

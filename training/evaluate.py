@@ -336,7 +336,7 @@ def patient_figures(
         patients: Of both classes.
         baseline: Stands beside; it is told which frames show a lesion, and takes the largest.
     """
-    y = np.array([p.positive for p in patients])
+    y = np.array([p.positive for p in patients], dtype=bool)
     scores = score_patients(encoder, task, found, patients)
     units = [p.groups for p in patients]
     served = scores.probability["unify"]

@@ -43,7 +43,13 @@ BANDS = ((2, 7), (8, 19), (20, 59), (60, 202))
 """Frames per patient: one threshold must hold in all of them."""
 
 
-def part_figures(encoder: Encoder, archive: Path, data: Path | None, part: str) -> dict[str, Any]:
+def part_figures(
+    encoder: Encoder,
+    archive: Path,
+    data: Path | None,
+    part: str,
+    found: Embedded | None = None,
+) -> dict[str, Any]:
     """Measure a part.
 
     Args:
@@ -52,11 +58,13 @@ def part_figures(encoder: Encoder, archive: Path, data: Path | None, part: str) 
         data: Folder of real frames with an index; None uses the archive alone, and gives neither
             the no-pixel baseline nor the figures of the sources kept for tests.
         part: select, calibrate or report.
+        found: The part's frames, where they are encoded already (as from ``part_items``).
 
     Returns:
         Figures as JSON values; what could not be measured is None.
     """
-    found = part_items(encoder, archive, data, part)
+    if found is None:
+        found = part_items(encoder, archive, data, part)
     baseline = item_baseline(data, archive) if data else None
     figures: dict[str, Any] = {
         "part": part,

@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["auroc", "auroc_interval", "paired_interval", "stratified_auroc", "wilson"]
+__all__ = [
+    "auroc",
+    "auroc_interval",
+    "group_weights",
+    "paired_interval",
+    "stratified_auroc",
+    "wilson",
+]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -30,10 +30,8 @@ SMOKE = ROOT / "training" / "configs" / "smoke.toml"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "smoke"
-    assert main(["train", "--recipe", "smoke", "--out", str(out)]) == 0
-    return out
+def run(smoke_run: Path) -> Path:
+    return smoke_run
 
 
 def _bundle(run: Path) -> Bundle:
