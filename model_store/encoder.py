@@ -22,7 +22,7 @@ from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
 from model_store.tokenizer import Tokenizer
 
-__all__ = ["Encoder", "Floats", "Mask"]
+__all__ = ["Encoder", "Floats", "Mask", "usable_cores"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -57,7 +57,7 @@ class Encoder:
         threads: int | None = None,
     ) -> None:
         self.bundle = bundle
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._asked = _available(provider, allow_fallback)
         self._image = self._open("image_tower.onnx")
         self.provider = self._used(self._image, allow_fallback)
@@ -208,7 +208,8 @@ class Encoder:
         return used
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use: a container's share, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -146,15 +146,6 @@ def _parser() -> argparse.ArgumentParser:
         "Attributes that the report does not mention are left out; pathology is not read.",
     )
     attributes.set_defaults(run=_attributes)
-    from training.scoring import command
-
-    scoring = commands.add_parser(
-        "score",
-        help="score every frame of an archive into Parquet; local processes or Ray; resumes",
-        description=command.DESCRIPTION,
-    )
-    command.add_arguments(scoring)
-    scoring.set_defaults(run=_score)
     probe = commands.add_parser(
         "probe", help="shortcut, source, counts-only and no-pixel probes of an archive"
     )
@@ -191,8 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="JSON file (default: runs/figures-<part>.json)")
     evaluate.set_defaults(run=_evaluate)
     from training.report.command import add_command
+    from training.scoring.command import add_command as add_score
 
     add_command(commands)
+    add_score(commands)
     return parser
 
 
@@ -291,13 +284,6 @@ def _attributes(_args: argparse.Namespace) -> int:
         for finding in extract(report)
     ]
     print(json.dumps({"lesions": lesions}, indent=1, ensure_ascii=False))
-    return 0
-
-
-def _score(args: argparse.Namespace) -> int:
-    from training.scoring.command import score
-
-    print(score(args, _recipe_path(args.recipe) if args.recipe else None))
     return 0
 
 

@@ -8,6 +8,7 @@ EndoClipError                       (model_store.errors)
     ├── Diverged                    a loss is no longer a number
     ├── FrameUnreadable             a frame that is missing or no usable image
     ├── ParityError                 an exported graph differs from torch beyond tolerance
+    ├── ScoringStopped              scoring cannot go on here; what is scored stays
     └── StaleInput                  a stage's input is not the one it was made from
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "FrameUnreadable",
     "ParityError",
     "RecordError",
+    "ScoringStopped",
     "StaleInput",
     "TrainingError",
 ]
@@ -87,6 +89,10 @@ class ParityError(TrainingError):
         )
         self.difference = difference
         self.tolerance = tolerance
+
+
+class ScoringStopped(TrainingError):
+    """Scoring cannot go on here: disk full, no permission, a worker killed, another run at it."""
 
 
 class StaleInput(TrainingError):
