@@ -115,6 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     compose.add_argument("--out", type=Path, required=True, help="new folder for the archive")
     compose.add_argument("--seed", type=int, default=1)
     compose.set_defaults(run=_compose)
+    ingest = commands.add_parser(
+        "ingest",
+        help="a hospital's raw data -> de-identified archive of records; resumes",
+        description="Reads exams (folders of images, DICOM or video files, and a report table) into "
+        "an archive that training reads. Names, numbers and dates are taken out of the texts, "
+        "metadata off the frames; what is left out or marked stands in ledger.jsonl with a reason. "
+        "The same command goes on where it was stopped. Settings are the recipe's [ingest] table: "
+        "docs/ingestion.md. De-identification is an aid: a person must review the archive.",
+    )
+    ingest.add_argument("--config", required=True, help="recipe (TOML) with an [ingest] table")
+    ingest.add_argument("--out", type=Path, required=True, help="new folder for the archive")
+    ingest.add_argument("--data", type=Path, help="folder of the raw data (default: ingest.data)")
+    ingest.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+    ingest.set_defaults(run=_ingest)
     phantom = commands.add_parser("phantom", help="draw an archive of phantom exams")
     phantom.add_argument("--out", type=Path, required=True, help="new folder for the archive")
     phantom.add_argument(
@@ -246,6 +260,26 @@ def _compose(args: argparse.Namespace) -> int:
 
     make_archive(args.data, args.out, args.seed)
     print(f"archive: {args.out}")
+    return 0
+
+
+def _ingest(args: argparse.Namespace) -> int:
+    from training.config import load
+    from training.errors import ConfigError
+    from training.ingest.config import located
+    from training.ingest.pipeline import ingest, ingest_key
+    from training.ingest.summary import summary_text
+    from training.runs import run_stage, stamp_of
+
+    path = _recipe_path(args.config)
+    config = load(path, args.set).ingest
+    if config is None:
+        raise ConfigError(f"{path.name}: expected a table [ingest], found none")
+    config = located(config, path.resolve().parent)
+    raw = args.data or Path(config.data)
+    run_stage(args.out, ingest_key(config, raw), lambda folder: ingest(config, raw, folder))
+    print(summary_text(stamp_of(args.out)["figures"]))
+    print(f"archive: {args.out}  (review it before anyone trains on it: docs/ingestion.md)")
     return 0
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from training.errors import ConfigError
+from training.ingest.config import IngestConfig
 
 __all__ = [
     "AttributesConfig",
@@ -213,6 +214,7 @@ class Recipe:
         attunement: Stage 2.
         unification: Stage 3.
         bundle: Packing.
+        ingest: A hospital's raw data; None where exams are composed or an archive is given.
     """
 
     name: str
@@ -224,6 +226,7 @@ class Recipe:
     attunement: AttunementConfig
     unification: UnificationConfig
     bundle: BundleConfig
+    ingest: IngestConfig | None = None
 
 
 POSITIVE = (
@@ -314,16 +317,20 @@ def _build(cls: type, raw: Mapping[str, Any], prefix: str, problems: list[str]) 
         if key not in raw:
             if key not in optional:
                 problems.append(f"  {where}: missing")
-        elif dataclasses.is_dataclass(kind):
-            if isinstance(raw[key], Mapping):
-                values[key] = _build(kind, raw[key], f"{where}.", problems)  # type: ignore[arg-type]
-            else:
-                problems.append(f"  {where}: expected a table")
-        elif get_origin(kind) in (tuple, dict):
-            values[key] = _collection(where, raw[key], kind, problems)
         else:
-            values[key] = _value(where, raw[key], kind, problems)
+            values[key] = _of_kind(where, raw[key], kind, problems)
     return cls(**values) if not problems else None
+
+
+def _of_kind(where: str, value: object, kind: Any, problems: list[str]) -> object:
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return _build(kind, value, f"{where}.", problems)  # type: ignore[arg-type]
+        problems.append(f"  {where}: expected a table")
+        return None
+    if get_origin(kind) in (tuple, dict):
+        return _collection(where, value, kind, problems)
+    return _value(where, value, kind, problems)
 
 
 def _without_none(hint: Any) -> Any:
@@ -340,7 +347,7 @@ def _collection(where: str, value: object, kind: Any, problems: list[str]) -> ob
         if not isinstance(value, dict):
             problems.append(f"  {where}: expected a table, found {value!r}")
             return None
-        return {key: _value(f"{where}.{key}", one, of[1], problems) for key, one in value.items()}
+        return {key: _of_kind(f"{where}.{key}", one, of[1], problems) for key, one in value.items()}
     if not isinstance(value, list):
         problems.append(f"  {where}: expected an array, found {value!r}")
         return None
