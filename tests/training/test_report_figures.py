@@ -16,6 +16,7 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
+from training.metrics import wilson
 from training.report.blocks import Table
 from training.report.cache import Cache
 from training.report.charts import Row, Series, histogram, interval_chart, line_chart
@@ -108,10 +109,12 @@ def test_average_precision_is_scikit_learns_inside_its_interval() -> None:
     assert low <= value <= high
 
 
-def test_a_share_of_nothing_has_no_value() -> None:
+def test_a_share_of_nothing_has_no_value_and_one_of_all_has_an_interval() -> None:
     assert np.isnan(share_interval(np.array([], bool), [])).all()
     value, low, high = share_interval(np.array([True, False] * 20), [str(i) for i in range(40)])
     assert low < value == 0.5 < high
+    assert share_interval(np.full(12, True), list("aabbccddeeff")) == (1.0, *wilson(6, 6))
+    assert share_interval(np.full(4, False), list("abab")) == (0.0, *wilson(0, 2))
 
 
 def test_intervals_below_zero_are_written_without_a_dash_between() -> None:

@@ -211,6 +211,37 @@ def test_hostile_text_of_an_archive_stays_text(smoke_run: Path, tmp_path: Path) 
     assert read(archive).kind == "ingested"
 
 
+def test_an_ingested_archive_is_shown_by_what_people_said_of_it(
+    smoke_run: Path, tmp_path: Path
+) -> None:
+    names = ("2-attunement", "3-unification", "endo-clip-smoke-0.0.0")
+    run = _copy(smoke_run, tmp_path / "run", *names)
+    shutil.copytree(smoke_run / "1-cleansing", run / "1-cleansing")
+    (run / "1-cleansing" / "report.json").unlink()
+    archive = run / "0-archive"
+    truth = read_truth(archive)
+    (archive / "truth.jsonl").unlink()
+    (archive / "views").unlink()
+    header = json.loads((archive / "archive.json").read_text("utf-8"))
+    (archive / "archive.json").write_text(json.dumps(header | {"kind": "ingested"}), "utf-8")
+    told = [frame for entry in truth.values() for frame in entry["frames"]]
+    labels = [{"frame": f["file"], "lesion": f["kind"] == "lesion"} for f in told]
+    write_jsonl(archive / "labelled_sample.jsonl", labels)
+    outcomes = [
+        {"record_id": name, "neoplastic": "neoplastic" in [x["histology"] for x in e["lesions"]]}
+        for name, e in truth.items()
+        if e["lesions"]
+    ]
+    write_jsonl(archive / "pathology.jsonl", outcomes)
+    page = _report(run, tmp_path / "page.html", "--part", "report")
+    assert "As sensitive as the archive" in page.text
+    assert "Closing figures." in page.text
+    assert re.search(r"polyp detection of patients \d", page.text)
+    assert "nobody knows which frames show a lesion" in page.text
+    assert "says which frame shows which lesion" in page.text
+    assert re.search(r"kept [\d.]+|for kept", page.text)
+
+
 def test_an_unfinished_run_is_shown_as_far_as_it_is(smoke_run: Path, tmp_path: Path) -> None:
     run = _copy(smoke_run, tmp_path / "run", "1-cleansing")
     partial = run / "2-attunement.partial"

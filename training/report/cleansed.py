@@ -67,7 +67,7 @@ def score_histogram(inputs: Inputs) -> list[Finding | Missing]:
         )
     found = _report(inputs)
     blocks: list[Block] = [*panels]
-    if found.get("truth"):
+    if found.get("truth") and inputs.truth:
         blocks.append(_figures_table(inputs, scored, found))
     items = f"{len(scored.fates):,} frames of positive exams, {len(free):,} of polyp-free ones"
     source = inputs.source(

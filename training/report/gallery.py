@@ -13,7 +13,8 @@ from training.report.thumbnails import thumbnail
 
 __all__ = ["failures"]
 
-_SHEET = 14
+_SHEET = 20
+_KINDS = {"scope": "whole-frame view"}
 
 
 def failures(inputs: Inputs) -> list[Finding | Missing]:
@@ -53,7 +54,7 @@ def _finding(inputs: Inputs, task: str, key: str, title: str, mine: list[Level])
             size = values.get("size_band", "")
             lines = [
                 f"p {p:.3f}",
-                f"{item.kind} {item.source}",
+                f"{_KINDS.get(item.kind, item.kind)}, {values.get('source', 'source unknown')}",
                 f"{size} mm" if size else item.dims,
             ]
             alt = f"{name[:-1]}, {', '.join(line for line in lines if line)}"

@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 KINDS = {
     "patients": "patients",
     "frame": "whole frames",
-    "view": "views (windows)",
+    "view": "views",
     "scope": "whole-frame views",
     "crop": "crops",
 }

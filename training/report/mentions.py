@@ -12,7 +12,7 @@ from training.attributes import ATTRIBUTES
 from training.metrics import wilson
 from training.report.blocks import Block, Finding, Missing, Table
 from training.report.charts import Row, interval_chart
-from training.report.inputs import Inputs
+from training.report.inputs import Inputs, short
 from training.report.words import number, percent, span
 from training.runs import file_digest
 
@@ -76,48 +76,51 @@ def mention_rates(inputs: Inputs) -> list[Finding | Missing]:
 
 
 def accuracy(inputs: Inputs) -> list[Finding | Missing]:
-    """Extraction against labelled sentences, as ``training extract --evaluate`` measured it."""
+    """Extraction against labelled texts, as ``training extract --evaluate`` measured it."""
     key, title = "extraction-accuracy", "How well attributes are extracted"
-    path = next((p for p in _places(inputs.run) if p.is_file()), None)
-    if path is None:
-        return [
-            Missing(key, title, "extraction.json is neither in the run nor beside it.", _COMMAND)
-        ]
+    folders = (inputs.run, inputs.run.parent)
+    paths = [path for folder in folders for path in sorted(folder.glob("extraction*.json"))]
+    if not paths:
+        reason = "No extraction.json is in the run or beside it."
+        return [Missing(key, title, reason, _COMMAND)]
+    keys = [key, *(f"{key}-{number}" for number in range(2, len(paths) + 1))]
+    return [_accuracy(path, key, title) for path, key in zip(paths, keys, strict=True)]
+
+
+def _accuracy(path: Path, key: str, title: str) -> Finding | Missing:
     try:
         found = json.loads(path.read_text("utf-8"))
-        sets = {str(n): dict(s) for n, s in found["sets"].items()}
+        sets = {str(name): dict(figures) for name, figures in found["sets"].items()}
+        for name, figures in (found.get("with_fallback") or {}).items():
+            sets[f"{name}, with the rules where it failed"] = dict(figures)
         blocks: list[Block] = [_chart(name, figures) for name, figures in sets.items()]
         blocks += [_table(name, figures) for name, figures in sets.items()]
-        reader = str(found["extractor"])
-        told = [
-            f"{span(s['micro']['f1'], s['micro']['low'], s['micro']['high'])} on {name}"
-            for name, s in sets.items()
-        ]
+        reading = _reading(str(found["extractor"]), sets)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{path.name} is not as expected ({error!r})."
-        return [Missing(key, title, reason, _COMMAND)]
-    lowest = min(
-        (
-            (f["f1"], name, s)
-            for s, figures in sets.items()
-            for name, f in figures["attributes"].items()
-            if f.get("f1") is not None
-        ),
-        default=None,
-    )
-    reading = f"{reader} reaches a micro-F1 of {', '.join(told)}"
-    if lowest:
-        word = lowest[1].replace("_", " ")
-        reading += f"; its weakest attribute is {word} ({number(lowest[0])} on {lowest[2]})"
-    source = (
-        f"{path.name} · {file_digest(path)[7:19]} · F1 of mentioned values, value and evidence "
-        "both right · 95 % intervals resample texts"
-    )
-    return [Finding(key, title, reading + ".", source, blocks)]
+        return Missing(key, title, f"{path.name} is not as expected ({error!r}).", _COMMAND)
+    parts = [path.name, short(file_digest(path))]
+    parts += [f"commit {short(str(found['commit']))}"] if "commit" in found else []
+    parts += [f"prompt {found['prompt']}"] if found.get("prompt") else []
+    texts = ", ".join(f"{s['texts']} {name}" for name, s in sets.items() if "texts" in s)
+    parts += [f"texts: {texts}"] if texts else []
+    parts += ["F1 of mentioned values, value and evidence right", "95 % intervals resample texts"]
+    return Finding(key, f"{title}: {found['extractor']}", reading, " · ".join(parts), blocks)
 
 
-def _places(run: Path) -> list[Path]:
-    return [run / "extraction.json", run.parent / "extraction.json"]
+def _reading(reader: str, sets: dict[str, dict[str, Any]]) -> str:
+    micro = {name: figures["micro"] for name, figures in sets.items()}
+    told = [f"{span(f['f1'], f['low'], f['high'])} on {name}" for name, f in micro.items()]
+    reading = f"The extractor {reader} reaches a micro-F1 of {', '.join(told)}"
+    each = [
+        (f["f1"], attribute.replace("_", " "), name)
+        for name, figures in sets.items()
+        for attribute, f in figures["attributes"].items()
+        if f.get("f1") is not None
+    ]
+    if each:
+        value, attribute, name = min(each)
+        reading += f"; its weakest attribute is {attribute} ({number(value)} on {name})"
+    return reading + "."
 
 
 def _chart(name: str, figures: dict[str, Any]) -> Block:

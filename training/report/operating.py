@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics import group_weights
+from training.metrics import group_weights, wilson
 
 __all__ = ["Curve", "average_precision", "precision_recall", "roc", "share_interval"]
 
@@ -71,9 +71,15 @@ def average_precision(
 
 
 def share_interval(hits: Bools, units: Units, seed: int = 0) -> tuple[float, float, float]:
-    """Share of hits with a 95 % interval over resampled groups; NaN of nothing."""
+    """Share of hits with a 95 % interval over resampled groups; NaN of nothing.
+
+    Of all or none no resample differs; Wilson's interval of as many groups stands in then.
+    """
     if not len(hits):
         return float("nan"), float("nan"), float("nan")
+    if hits.all() or not hits.any():
+        groups = len(set(units))
+        return float(hits[0]), *wilson(groups * int(hits[0]), groups)
     drawn = [
         float((hits * w).sum() / w.sum()) for w in group_weights(units, _DRAWS, seed) if w.sum() > 0
     ]

@@ -65,8 +65,8 @@ def by_stratum(inputs: Inputs) -> list[Finding | Missing]:
 def described(inputs: Inputs) -> Callable[[Item], dict[str, str]]:
     """What is known of an item's lesion and frame, by name of a variable.
 
-    A composed archive's views have measured attributes; of an ingested one a frame has those that
-    the report of its exam gives, where the exam has one lesion.
+    A composed archive's views have measured attributes; of an ingested one a frame with a lesion
+    has those that the report of its exam gives, where the exam has one lesion.
     """
     by_frame: dict[str, dict[str, str]] = {}
     if not inputs.views and inputs.archive:
@@ -82,7 +82,7 @@ def described(inputs: Inputs) -> Callable[[Item], dict[str, str]]:
         row = inputs.views.get(item.view, {})
         # Attributes are measured on windows; in a whole frame every lesion measures small.
         measured = {} if row.get("scope") else dict(row.get("attributes", {}))
-        values = measured or by_frame.get(str(item.path), {})
+        values = measured or (by_frame.get(str(item.path), {}) if item.polyp else {})
         source = SOURCES.get(item.source, item.source)
         return {**values, **({"source": source} if source else {})}
 
