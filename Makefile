@@ -10,16 +10,17 @@ PORT := 8000
 # Empty means the shipped bundle, and for DATA the drawn frames.
 BUNDLE :=
 DATA :=
-# Where the three environments stand. Override to keep them elsewhere.
+# Where the environments stand. Override to keep them elsewhere.
 VENV ?= .venv
 VENV_TEST ?= .venv-test
 VENV_TRAIN ?= .venv-train
+VENV_LLM ?= .venv-llm
 PYTEST_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service train check format lock clean
+.PHONY: help serve test test-service test-llm train check format lock clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,16 @@ test-service: $(VENV_TEST)/.stamp  ## Run the tests of model_store and service w
 	@$(VENV_TEST)/bin/python -c 'import importlib.util as u, sys; sys.exit("torch is installed here; this job proves that nothing needs it" if u.find_spec("torch") else 0)'
 	$(VENV_TEST)/bin/python -m pytest tests/model_store tests/service $(PYTEST_ARGS)
 
+# The model runs in a process of its own; only its server's requirements are in there, not the project.
+$(VENV_LLM)/.stamp: requirements/llm.txt
+	@echo "Setting up $(VENV_LLM): the server of the language model is compiled (about 10 minutes)"
+	@$(PYTHON) -m venv --clear $(VENV_LLM)
+	@$(VENV_LLM)/bin/python -m pip install --quiet --require-hashes --requirement requirements/llm.txt
+	@touch $(VENV_LLM)/.stamp
+
+test-llm: $(VENV_TRAIN)/.stamp $(VENV_LLM)/.stamp  ## Run the tests that ask a real language model
+	LLM_PYTHON=$(VENV_LLM)/bin/python $(VENV_TRAIN)/bin/python -m pytest -m llm $(PYTEST_ARGS)
+
 train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it: the phantom recipe)
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
 	$(VENV_TRAIN)/bin/python -m training run --recipe $(if $(DATA),default --data "$(DATA)",smoke)
@@ -76,7 +87,8 @@ lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
 	$(COMPILE) --group dev --constraints requirements/service.txt --output-file requirements/test.txt
 	$(COMPILE) --group dev --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
 
 clean:  ## Remove environments and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find model_store service training tests -name __pycache__ -type d -prune -exec rm -rf {} +

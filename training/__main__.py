@@ -152,14 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=1, help="of the draw (1)")
     sample.add_argument("--read", type=Path, metavar="CSV", help="columns frame,lesion,neoplastic")
     sample.set_defaults(run=_sample)
-    attributes = commands.add_parser(
-        "attributes",
-        help="read one report on standard input: its lesions, attributes and evidence as JSON",
-        description="Reads one report on standard input with the rule-based extractor; prints one "
-        'JSON object, {"lesions": [{"sentence", "attributes": {name: {"value", "evidence"}}}]}. '
-        "Attributes that the report does not mention are left out; pathology is not read.",
-    )
-    attributes.set_defaults(run=_attributes)
+    from training.extract.command import add_commands
+
+    add_commands(commands, print)
     probe = commands.add_parser(
         "probe", help="shortcut, source, counts-only and no-pixel probes of an archive"
     )
@@ -300,24 +295,6 @@ def _sample(args: argparse.Namespace) -> int:
     count = write_sheet(args.archive, args.out, args.count, args.seed)
     print(f"{count} frames to label: open {args.out}, save labels.csv, then")
     print(f"  python -m training sample --archive {args.archive} --read labels.csv")
-    return 0
-
-
-def _attributes(_args: argparse.Namespace) -> int:
-    from training.attributes import extract, strip_pathology
-
-    report = strip_pathology(sys.stdin.read())
-    lesions = [
-        {
-            "sentence": finding.text,
-            "attributes": {
-                name: {"value": v.value, "evidence": report[slice(*v.span)]}
-                for name, v in finding.attributes.items()
-            },
-        }
-        for finding in extract(report)
-    ]
-    print(json.dumps({"lesions": lesions}, indent=1, ensure_ascii=False))
     return 0
 
 

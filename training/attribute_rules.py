@@ -78,8 +78,8 @@ PARIS_GROUPS: dict[str, str] = {
 SHAPES = ("round", "oval", "elongated")
 
 LESION = (
-    r"(?:polyps?|polypoid (?:lesion|growth|mass)|lesions?|adenomas?|(?:laterally spreading )?"
-    r"(?:tumou?rs?)|LSTs?|neoplasms?|nodules?|mass(?:es)?|carcinomas?)"
+    r"(?:pol+yps?|polypoid (?:lesions?|growths?|mass(?:es)?)|lesions?|adenomas?"
+    r"|(?:laterally spreading )?(?:tumou?rs?)|LSTs?|neoplasms?|nodules?|mass(?:es)?|carcinomas?)"
 )
 
 
@@ -111,7 +111,7 @@ _NOT_COLOUR = (
     r"(?![- ](?:light|balance|stool|fluid|liquid|debris|faec\w*|fec\w*|out\b|spots?\b"
     r"|structures?|dots?|mucus|exudate))"
 )
-_EDGE = r"(?:margins?|borders?|edges?|outlines?|boundar(?:y|ies)|demarcation)"
+_EDGE = r"(?:margins?|borders?|edges?|outlines?|limits?|boundar(?:y|ies)|demarcation)"
 _FACE = r"(?:surface|texture|mucosa|surface (?:texture|pattern|structure))"
 _COPULA = r"(?:is|are|was|were|appears?|appeared|looks?|looked|seems?)"
 _NO_LST = r"(?!(?:[- ](?:type|mixed|homogeneous))?,?[- ](?:LST|laterally))"
@@ -126,8 +126,9 @@ _COLOUR = [
     _rule(
         "colour",
         "isochromatic",
-        r"\bisochromatic\b|\b(?:same|similar|matching|identical)(?: in)?"
-        r" colou?r\b(?: (?:as|to|with)\b)?|\bsame colou?r as\b|\bcolou?r (?:(?:is"
+        r"\bisochro(?:matic|ous)\b|\b(?:same|similar|matching|identical)(?: in)?"
+        r" colou?r\b(?: (?:as|to|with)\b)?"
+        r"|\bcolou?r (?:(?:is |was )?the )?same as\b|\bcolou?r (?:(?:is"
         r"|was) )?(?:similar to"
         r"|like|match\w*|close to|indistinguishable from)|\b(?:normal|mucosa)[- ]colou?red\b"
         r"|\bnormochromic\b",
@@ -135,7 +136,7 @@ _COLOUR = [
     _rule(
         "colour",
         "dark-red",
-        r"\b(?:dark(?:er)?[- ]red(?:dish)?|deep(?:er)?[- ]red|brown(?:er|ish)?|dark"
+        r"\b(?:dark(?:er|ish)?[- ]red(?:dish)?|deep(?:er)?[- ]red|brown(?:er|ish)?|dark"
         r"(?:er)? than|darker|purplish|violaceous|dusky)\b" + _NOT_COLOUR,
     ),
     _rule(
@@ -152,21 +153,29 @@ _COLOUR = [
     ),
 ]
 _TEXTURE = [
-    _rule("surface_texture", "cloud-like", r"\bcloud[- ]like\b|\bmuc(?:us|ous) cap\b"),
+    _rule(
+        "surface_texture", "cloud-like", r"\bcloud(?:[- ]like|y)\b|\bmuc(?:us|ous)[- ]cap(?:ped)?\b"
+    ),
     _rule(
         "surface_texture",
         "lobulated",
         r"\b(?:multi)?lobulat(?:ed|ion)\b|\bcerebriform\b"
         r"|\bgyriform\b|\blobular\b",
     ),
-    _rule("surface_texture", "nodular", r"\b(?:multi|micro)?nodular(?:ity)?\b(?![- ]mixed)"),
+    _rule(
+        "surface_texture",
+        "nodular",
+        r"\b(?:multi|micro)?nodular(?:ity)?\b(?![- ]mixed)|\bknobb?ly\b",
+    ),
     _rule(
         "surface_texture",
         "granular",
         r"(?<!non-)(?<!non )\b(?:finely |fine |coarsely )?"
         r"granular(?:ity)?\b" + _NO_LST,
     ),
-    _rule("surface_texture", "amorphous", r"\b(?:amorphous|structureless)\b"),
+    _rule(
+        "surface_texture", "amorphous", r"\b(?:amorphous|structureless)\b(?! (?:pits?|vessels?))"
+    ),
     _rule(
         "surface_texture",
         "irregular",
@@ -176,21 +185,24 @@ _TEXTURE = [
     ),
     _rule("surface_texture", "smooth", r"\bsmooth(?:ly)?\b(?! (?:margin|border|edge|outline))"),
 ]
+# "margins are", "Margin: regular," "edge raised and": what may stand before the adjective.
+_NO_FACE = rf"\b(?! (?:\w+ )?(?:{_FACE}|colou?r|relief))"
+_OF_EDGE = rf"\b{_EDGE}:? (?:{_COPULA} )?(?:(?!(?:not|and|an?|the|with)\b)\w+(?:,| and)? ){{0,2}}?"
 _MARGIN = [
     _rule(
         "margin",
         "irregular",
-        rf"\b(?:irregular|rolled|ragged|jagged)(?: \w+)? {_EDGE}|\b{_EDGE}"
-        rf" (?:{_COPULA} )?(?:\w+ )?(?:irregular|rolled|ragged|jagged)\b",
+        rf"\b(?:irregular|rolled|ragged|jagged|everted)(?: \w+)? {_EDGE}"
+        rf"|{_OF_EDGE}(?:irregular|rolled|ragged|jagged|everted){_NO_FACE}",
     ),
     _rule(
         "margin",
         "indistinct",
         r"\b(?:ill|poorly|vaguely|not (?:well|clearly|sharply))[- ]"
         rf"(?:defined|demarcated|circumscribed|delineated)\b|\b(?:indistinct|unclear|vague|blurred"
-        rf"|blurry|fuzzy|subtle)(?: \w+)? {_EDGE}|\b{_EDGE} (?:{_COPULA} )?(?:\w+ )?(?:indistinct|"
-        r"unclear|vague|blurred|fuzzy|difficult to)|\bindistinct\b|\b(?:merg|blend|fad)(?:es|ing"
-        r"|ed)?"
+        rf"|blurry|fuzzy|faint|subtle)(?: \w+)? {_EDGE}|{_OF_EDGE}(?:indistinct|unclear|vague"
+        r"|blurred|fuzzy|faint|(?:difficult|hard) to|(?:cannot|could not|can't) be)"
+        r"|\bindistinct\b|\b(?:merg|blend|fad)(?:es|ing|ed)?"
         r" (?:gradually |smoothly |imperceptibly )?(?:in)?to the\b",
     ),
     _rule(
@@ -198,8 +210,7 @@ _MARGIN = [
         "well-defined",
         r"\b(?:well|clearly|sharply|crisply)[- ](?:defined|demarcated"
         rf"|circumscribed|delineated|marked)\b|\b(?:clear|distinct|sharp|crisp"
-        rf"|discrete)(?: \w+)? {_EDGE}"
-        rf"|\b{_EDGE} (?:{_COPULA} )?(?:\w+ly )?(?:clear|distinct|sharp|crisp|easy to)\b",
+        rf"|discrete)(?: \w+)? {_EDGE}|{_OF_EDGE}(?:clear|distinct|sharp|crisp|easy to){_NO_FACE}",
         denied="indistinct",
     ),
 ]
@@ -210,13 +221,15 @@ _INTEGRITY = [
         r"\bspontaneous(?:ly)? bleed\w*|\bbleed\w*"
         r" spontaneously|\bactive(?:ly)? (?:bleed|ooz)\w*|\boozing\b",
     ),
-    _rule("surface_integrity", "ulcerated", r"\bulcer(?:s|ated|ations?)?\b", denied="intact"),
+    _rule(
+        "surface_integrity", "ulcerated", r"\bulcer(?:s|ated|ations?)?\b(?!-like)", denied="intact"
+    ),
     _rule("surface_integrity", "eroded", r"\berod(?:ed|ing)\b|\berosions?\b", denied="intact"),
     _rule(
         "surface_integrity",
         "friable",
         r"\bfriab(?:le|ility)\b|\bcontact bleeding\b"
-        r"|\bbl(?:ed|eeds) (?:on|with) (?:contact|touch)",
+        r"|\bbl(?:ed|eeds|eeding) (?:on|with|at|to|upon) (?:\w+ ){0,2}(?:contact|touch)",
     ),
     _rule("surface_integrity", "intact", r"\b(?:intact|unbroken)\b"),
 ]
@@ -239,40 +252,40 @@ _DEFORMITY = [
         "depression_or_deformity",
         "fold-deformation",
         r"\b(?:fold|wall) (?:deform\w*|rigidity)\b"
-        r"|\bdeform(?:ity|ed|ation)\b|\brigid(?:ity)?\b",
+        r"|\bdeform(?:ity|ed|ation)\b|\brigid(?:ity)?\b|\btethered folds?\b"
+        r"|\btethering of (?:\w+ ){0,2}folds?\b",
         denied="none",
     ),
     _rule(
         "depression_or_deformity",
         "central-depression",
         r"(?<!pseudo)(?<!pseudo-)(?<!pseudo )\b(?:"
-        r"central(?:ly)? )?depress(?:ed|ion)s?\b|\bumbilicat\w+|\bcentral (?:dimple|dip|pit)\b",
+        r"central(?:ly)? )?depress(?:ed|ion)s?\b(?![- ]type\b| "
+        + LESION
+        + r"\b)|\bumbilicat\w+|\bcentral (?:dimple|dip|pit)\b",
         denied="none",
     ),
 ]
 _STALK = r"(?:stalk|pedicle|stem)"
+_BROAD = r"(?:short|thick|broad|stubby|wide)"
+_SLIM = r"(?:long|lengthy|thin|slender|narrow|slim)"
+# Its own length may stand between a stalk and its kind: "stalk 15 mm long and thin".
+_STALK_IS = (
+    rf"\b{_STALK},? (?:{_COPULA} )?(?:(?:about |approximately )?\d+(?:\.\d+)? ?[mc]m )?"
+    r"(?:(?:very|rather|quite|fairly) )?"
+)
 _PEDICLE = [
     _rule(
         "pedicle",
-        "short-thick",
-        rf"\b(?:short|thick|broad|stubby|wide)(?:,? (?:and )?(?:short|thick"
-        rf"|broad|wide))* {_STALK}\b",
+        value,
+        rf"\b{kind}(?:,? (?:and )?{kind})* {_STALK}\b"
+        rf"|{_STALK_IS}{kind}\b(?:,? and [^.,;]{{0,15}}?{kind}\b)?",
         denied="none",
-    ),
-    _rule(
-        "pedicle",
-        "long-thin",
-        rf"\b(?:long|thin|slender|narrow)(?:,? (?:and )?(?:long|thin|slender"
-        rf"|narrow))* {_STALK}\b",
-        denied="none",
-    ),
-    _rule(
-        "pedicle",
-        "present-unspecified",
-        rf"\b{_STALK}(?:ed)?\b|(?<!semi-)(?<!semi )(?<!sub-)\b"
-        r"pedunculated\b",
-        denied="none",
-    ),
+    )
+    for value, kind in (("short-thick", _BROAD), ("long-thin", _SLIM))
+] + [
+    # "Pedunculated" is a Paris type; its pedicle would be a guess.
+    _rule("pedicle", "present-unspecified", rf"\b{_STALK}(?:ed)?\b", denied="none"),
 ]
 _VESSEL = [
     _rule(
@@ -282,7 +295,8 @@ _VESSEL = [
         r"(?:type|capillary pattern))?[ :-]*(?:3B|IIIB)\b|\bKudo(?:'s)?(?: type| pit(?: pattern)?"
         r"(?: type)?)?[ :-]*V[ -]?N\b|\b(?:pit pattern|type)[ :-]*V[ -]?N\b|\b(?:absent|disrupted"
         r"|interrupted"
-        r"|loss of|missing) (?:surface |micro)?(?:vessels?|vascular\w*|pits?)|\bavascular area",
+        r"|loss of|missing|amorphous) (?:surface |micro)?(?:vessels?|vascular\w*|pits?)"
+        r"|\b(?:vessels?|pits?) (?:\w+ )?(?:absent|disrupted|interrupted|lost)\b|\bavascular area",
     ),
     _rule(
         "vessel_pit_pattern",
@@ -290,7 +304,7 @@ _VESSEL = [
         r"\bJNET(?: type)?[ :-]*(?:2|II)[ -]?B\b|\bSano(?: "
         r"(?:type|capillary pattern))?[ :-]*(?:3A|IIIA)\b|\bKudo(?:'s)?(?: type| pit(?: pattern)?"
         r"(?: type)?)?[ :-]*V[ -]?I?\b(?![ -]?N)|\birregular (?:micro)?(?:vessel|vascular|pit)\w*"
-        r"(?: pattern)?",
+        r"(?: pattern)?|\b(?:pit pattern|type)[ :-]*V[ -]?I\b",
     ),
     _rule(
         "vessel_pit_pattern",
@@ -300,7 +314,9 @@ _VESSEL = [
         r"| pit"
         r"(?: pattern)?(?: type)?)?[ :-]*(?:III[ -]?[sSlL]|IV)\b"
         r"|\bpit pattern(?: type)?[ :-]*(?:III[ -]?[sSlL]"
-        r"|IV)\b|\b(?:tubular|branched|gyrus-like) pits?\b",
+        r"|IV)\b|\b(?:tubular|branched|gyrus-like) pits?\b|\btype (?:III[ -]?[sSlL]|IV) pits?\b"
+        r"|\bregular (?:micro)?(?:vessel|vascular|pit)\w*(?: pattern)?"
+        r"|\b(?:vessels?|pits?) (?:are |were |is )?regular\b",
     ),
     _rule(
         "vessel_pit_pattern",

@@ -5,20 +5,26 @@ Values are taken as reported. "Not mentioned" is a missing key; "absent" is a va
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.attribute_rules import (
     ATTRIBUTES,
     CONTEXT_RULES,
-    LESION,
     ORDINAL,
     PARIS_GROUPS,
     RULES,
     SHAPES,
     Rule,
 )
-from training.opinions import NUMBERED, lesion_number, opinion_of, opinions
+from training.lesion_clauses import NOUN, clauses_by_lesion, is_group, told_once
+from training.opinions import (
+    lesion_text,
+    opinion_of,
+    opinions,
+    readable,
+    without_pathology,
+)
 from training.sentences import Sentence, is_historical, is_pathology, negated, sentences
 from training.size_paris import paris_in, size_band, size_in, size_words_in
 
@@ -29,7 +35,9 @@ __all__ = [
     "SHAPES",
     "AttributeValue",
     "Finding",
+    "Told",
     "extract",
+    "findings",
     "impression",
     "lesion_impressions",
     "lesion_sentences",
@@ -57,13 +65,14 @@ class Finding:
     """One lesion of a report.
 
     Attributes:
-        text: its sentences, verbatim, joined by a blank; no impression, no pathology.
+        text: its sentences, joined by a blank; no impression, no pathology (``lesion_text``).
         attributes: the attributes that are mentioned, of the nine.
         context: what is told but is no morphology for similarity: shape, segment,
             imaging_mode, size_mm, vessel_pit_original.
         number: the number the report gives the lesion, else its order, from 1.
         impression: the endoscopist's opinion of this lesion, neoplastic, non-neoplastic or None.
         impression_text: the sentence of that opinion, or "".
+        spans: offsets of its sentences in the report, in order.
     """
 
     text: str
@@ -72,25 +81,17 @@ class Finding:
     number: int = 1
     impression: str | None = None
     impression_text: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
 
-_NOUN = re.compile(rf"\b{LESION}\b", re.IGNORECASE)
-# A sentence that opens like this speaks of another lesion than the one before it.
-_SIZE = r"[<>~]?\s?\d+(?:\.\d+)?(?:\s?-\s?\d+(?:\.\d+)?)?\s?(?:mm|cm)"
-_NEW = re.compile(
-    r"^(?:there\s+(?:is|was|are|were)\s+|we (?:saw|found|noted)\s+|[A-Za-z -]{3,30}:\s*"
-    r"|(?:in|at|within)\s+(?:the\s+)?[\w ]{3,30}?,?\s+)?(?:also\s+)?"
-    rf"(?:(?:an?|another|one further|one|further|additional|a further|\d+)\b|{_SIZE})"
-    r"(?:[ -](?![^.]{0,5}\bof the (?:polyp|lesion))[\w.,/+-]+){0,12}?[ -]"
-    rf"{LESION}\b",
+# Findings that are no lesions; a clause without a lesion's name that tells of them is theirs.
+_ELSE = re.compile(
+    r"\b(?:aph?thous|ulcers|colitis|inflam\w+|an?asta?omo\w+|h?a?emorrhoid\w*|diverticul\w+|ileum"
+    r"|ileal|throughout|scars?|loss of vascular\w*)\b",
     re.IGNORECASE,
 )
-_SPLIT = re.compile(
-    rf"(?:,\s*and|,|;|\band|\bplus)\s+(?=(?:an?|another|one|a second"
-    rf"|a further)\b(?:\s[\w.<>+/-]+){{1,8}}?\s"
-    rf"{LESION}\b)",
-    re.IGNORECASE,
-)
+# Number, spans of the sentences, attributes, context.
+Told = tuple[int, tuple[tuple[int, int], ...], dict[str, AttributeValue], dict[str, AttributeValue]]
 
 
 def extract(report: str) -> list[Finding]:
@@ -104,23 +105,34 @@ def extract(report: str) -> list[Finding]:
         is described. Spans are offsets into ``report``.
     """
     lesions: dict[int, list[Sentence]] = {}
-    for number, clause in _assigned(report):
-        lesions.setdefault(number, []).append(clause)
-    said = opinions(report)
+    for number, clause in clauses_by_lesion(without_pathology(report)):
+        if _speaks_of_lesion(clause):
+            lesions.setdefault(number, []).append(clause)
+    read: list[Told] = []
+    for order, (number, clauses) in enumerate(lesions.items(), start=1):
+        attributes, context = _read(clauses)
+        group = len(clauses) == 1 and is_group(clauses[0])
+        if group and not attributes and order < len(lesions):
+            continue
+        spans = tuple((clause.start, clause.end) for clause in clauses)
+        read.append((number, spans, attributes, context))
+    return findings(report, read)
+
+
+def findings(report: str, lesions: Sequence[Told]) -> list[Finding]:
+    """Join what was read of each lesion with its text and the endoscopist's opinion of it.
+
+    Args:
+        report: free text.
+        lesions: number, spans of the sentences, attributes and context of each lesion.
+    """
+    text, said = readable(report), opinions(report)
     alone = len(lesions) == 1
     found = []
-    for number, clauses in lesions.items():
-        attributes, context = _read(clauses)
-        opinion = said.get(number) or (said.get(0) if alone else None)
-        found.append(
-            Finding(
-                " ".join(clause.text for clause in clauses),
-                attributes,
-                context,
-                number,
-                *(opinion or (None, "")),
-            )
-        )
+    for number, spans, attributes, context in lesions:
+        opinion, sentence = said.get(number) or (said.get(0) if alone else None) or (None, "")
+        told = lesion_text(report, text, spans)
+        found.append(Finding(told, attributes, context, number, opinion, sentence, spans))
     return found
 
 
@@ -157,9 +169,11 @@ def polyp_mentioned(report: str) -> bool:
     for sentence in sentences(report):
         if is_pathology(sentence) or is_historical(sentence):
             continue
-        for match in _NOUN.finditer(sentence.text):
+        for match in NOUN.finditer(sentence.text):
             if not negated(sentence.text, match.start(), match.end()):
                 return True
+        if sentence.section != "impression" and "paris" in told_once(sentence):
+            return True
     return False
 
 
@@ -176,51 +190,14 @@ def strip_impression(report: str) -> str:
     )
 
 
-def _assigned(report: str) -> Iterator[tuple[int, Sentence]]:
-    """Yield (lesion number, clause) for every clause that describes a lesion."""
-    current, last = 0, 0
-    for sentence in sentences(report):
-        if sentence.section == "impression" or is_pathology(sentence) or is_historical(sentence):
-            current = 0
-            continue
-        for clause in _clauses(sentence):
-            current, last = _next_lesion(clause, current, last)
-            if current and _speaks_of_lesion(clause):
-                yield current, clause
-
-
-def _next_lesion(clause: Sentence, current: int, last: int) -> tuple[int, int]:
-    numbered = NUMBERED.search(clause.text)
-    noun = _NOUN.search(clause.text)
-    if noun and negated(clause.text, noun.start(), noun.end()):
-        return 0, last
-    if numbered and (noun or numbered.group("list") or numbered.group("hash")):
-        number = lesion_number(numbered)
-        return number, max(last, number)
-    if noun and (current == 0 or _NEW.match(clause.text)):
-        return last + 1, last + 1
-    return current, last
-
-
 def _speaks_of_lesion(clause: Sentence) -> bool:
     """Keep what names the lesion or tells an attribute; drop "Good bowel preparation."."""
-    if _NOUN.search(clause.text):
+    if NOUN.search(clause.text):
         return True
+    if _ELSE.search(clause.text):
+        return False
     attributes, context = _read([clause])
     return bool(attributes) or "shape" in context
-
-
-def _clauses(sentence: Sentence) -> list[Sentence]:
-    """Cut "a 3 mm polyp in A and a 12 mm polyp in B" between its two lesions."""
-    cuts, cut = [], 0
-    for match in _SPLIT.finditer(sentence.text):
-        if _NOUN.search(sentence.text, cut, match.start()):
-            cuts.append((cut, match.start()))
-            cut = match.end()
-    cuts.append((cut, len(sentence.text)))
-    return [
-        Sentence(sentence.text[a:b].rstrip(), sentence.start + a, sentence.section) for a, b in cuts
-    ]
 
 
 def _read(clauses: list[Sentence]) -> tuple[dict[str, AttributeValue], dict[str, AttributeValue]]:
@@ -232,6 +209,9 @@ def _read(clauses: list[Sentence]) -> tuple[dict[str, AttributeValue], dict[str,
         if paris and "paris" not in attributes and not negated(clause.text, *paris[1:]):
             attributes["paris"] = _value(clause, *paris)
     _apply(RULES, clauses, attributes)
+    texture, paris_type = attributes.get("surface_texture"), attributes.get("paris")
+    if texture and paris_type and _within(texture.span, paris_type.span):
+        del attributes["surface_texture"]  # "granular" of an LST is its type
     _mix_colours(clauses, attributes)
     _apply(CONTEXT_RULES, clauses, context)
     if "vessel_pit_pattern" in attributes:
@@ -293,6 +273,10 @@ def _mix_colours(clauses: list[Sentence], attributes: dict[str, AttributeValue])
             attributes["colour"] = _value(
                 clause, "mixed", min(s[0] for s in spans), max(s[1] for s in spans)
             )
+
+
+def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _value(clause: Sentence, value: str, start: int, end: int) -> AttributeValue:

@@ -7,6 +7,7 @@ EndoClipError                       (model_store.errors)
     ├── ArchiveRefused              an archive that must not be used as a whole
     ├── Diverged                    a loss is no longer a number
     ├── FrameUnreadable             a frame that is missing or no usable image
+    ├── EndpointError               a language model's endpoint cannot be used
     ├── ParityError                 an exported graph differs from torch beyond tolerance
     ├── ScoringStopped              scoring cannot go on here; what is scored stays
     └── StaleInput                  a stage's input is not the one it was made from
@@ -19,6 +20,7 @@ from model_store.errors import EndoClipError
 __all__ = [
     "ArchiveRefused",
     "ConfigError",
+    "EndpointError",
     "Diverged",
     "FrameUnreadable",
     "ParityError",
@@ -73,6 +75,10 @@ class FrameUnreadable(TrainingError):
         super().__init__(f"{path.parent.name}/{path.name}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class EndpointError(TrainingError):
+    """A language model's endpoint cannot be used, or stopped answering."""
 
 
 class ParityError(TrainingError):

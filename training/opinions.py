@@ -1,24 +1,34 @@
 """Read the endoscopist's opinion on histology ("appearance favours ..."), never pathology.
 
-Also knows how reports number their lesions, which ties an opinion to its lesion.
+Also knows how reports number their lesions, which ties an opinion to its lesion, and takes opinions
+out of a sentence that tells morphology as well.
 """
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 from training.attribute_rules import LESION
 from training.sentences import Sentence, is_historical, is_pathology, negated, sentences
 
-__all__ = ["NUMBERED", "lesion_number", "opinion_of", "opinions"]
+__all__ = [
+    "NUMBERED",
+    "lesion_number",
+    "lesion_text",
+    "opinion_of",
+    "opinions",
+    "readable",
+    "without_pathology",
+]
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6}
 _COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 NUMBERED = re.compile(
     rf"(?:^|\b(?:in|of|for|the)\s|[\s(])(?:{LESION}\s*(?:no\.?\s*|number\s+"
-    rf"|#\s*)?(?P<digit>\d{{1,2}}"
-    rf"|{'|'.join(_COUNTS)})\b(?!\s*(?:mm|cm|x\b|-\s*\d))"
+    rf"|#\s*)?(?P<digit>[1-9]\d?"
+    rf"|{'|'.join(_COUNTS)})\b(?!\s*(?:mm|cm|x\b|-\s*[\dI]))"
     rf"|(?P<ordinal>{'|'.join(_ORDINALS)})\s+(?:[\w-]+\s+)"
-    rf"{{0,4}}?{LESION})|^(?P<list>\d{{1,2}})[.):]\s|^#(?P<hash>\d{{1,2}})\b",
+    rf"{{0,4}}?{LESION})|^\(?(?P<list>\d{{1,2}})[.):]\s|^#(?P<hash>\d{{1,2}})\b",
     re.IGNORECASE,
 )
 _NEOPLASTIC = re.compile(
@@ -31,19 +41,100 @@ _BENIGN = re.compile(
     r"|inflammatory (?:type|polyp|looking|in appearance)|pseudopolyp|benign)\b",
     re.IGNORECASE,
 )
-_OPINION = re.compile(
+_CUE = (
     r"\b(?:favou?rs?|favou?red|favou?ring|appear\w*|look\w*|suggest\w*|consistent|compatible"
     r"|in keeping|(?:un)?likely|evidence"
     r"|probabl[ey]|suspicious|suspected|impression|endoscopic\w*|optical diagnosis|features?"
     r"|judged|thought"
     r"|predict\w*|typical|character(?:istic)?s?|points? to|assess\w*|regarded|considered"
-    r"|read as)\b",
-    re.IGNORECASE,
+    r"|read as)\b"
 )
+_OPINION = re.compile(_CUE, re.IGNORECASE)
 _UNLIKELY = re.compile(
     r"\b(?:unlikely|against|not|no|without|lacks?|less (?:likely|suggestive)|nothing)\b[^,;.]*$",
     re.IGNORECASE,
 )
+
+# What a lesion turned out to be or might be: said of the record's outcome, whoever says it.
+_HISTOLOGY_NOUN = (
+    r"(?:(?:tubulo[- ]?villous|tubular|villous|traditional|sessile|serrated|sporadic)[ /-]+)*"
+    r"(?:adenomas?(?:/polyps?)?|(?:adeno)?carcinomas?|neoplasms?|pseudopolyps?|cancers?)"
+)
+_HISTOLOGY_WORD = (
+    r"(?:(?:non|pre)[- ]?)?(?:adenomatous|neoplas(?:tic|ia|m)|hyperplas(?:tic|ia)|dysplas(?:tic|ia)"
+    r"|malignan(?:t|cy)|cancerous)|benign|(?:post[- ])?inflammatory|TVA"
+    r"|(?:sessile[ -]+)?serrated|SS[ALP](?:/P)?|TSA"
+    r"|tubulo[- ]?villous|villous|suspicious|sinister|(?:submucosal |deep )*invasi(?:on|ve)"
+)
+_HISTOLOGY = rf"\b(?:{_HISTOLOGY_NOUN}|{_HISTOLOGY_WORD})\b"
+_HEDGE = (
+    r"(?:\b(?:no|not|without|any|an?|highly|very|most|more|less|strongly|rather"
+    r"|endoscopic)\s+){0,4}"
+)
+# "likely adenoma", "no features to suggest malignancy", "adenomatous in appearance": cue and word.
+_FILLER = (
+    r"(?:(?<=consistent )with|(?<=compatible )with|(?<=keeping )with|for|to|be|of|an?|the|as|like"
+    r"|in|its|early|low|high|grade|risk|possibly|mostly)"
+)
+_SAID = re.compile(
+    rf"{_HEDGE}{_CUE}(?:[ -]+(?:{_CUE}|{_FILLER}\b)){{0,6}}[ -]+{_HISTOLOGY}"
+    rf"|{_HISTOLOGY}(?:[ -]+(?:in|by|on|is|are|was|were))?[ -]+{_CUE}",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(rf"\b{_HISTOLOGY_NOUN}\b", re.IGNORECASE)
+_LEFT = re.compile(_HISTOLOGY, re.IGNORECASE)
+
+
+# What is left of a sentence that told only an opinion ("Lesion 2 .").
+_HOLLOW = re.compile(
+    rf"(?:[\W\d]|\b(?:an?|the|it|is|was|are|were|this|that|these|there|and|of|has|have|with|in"
+    rf"|to|be|{LESION})\b)*",
+    re.IGNORECASE,
+)
+
+
+def without_pathology(report: str) -> str:
+    """Blank what states pathology; the length stays, so that offsets hold."""
+    return _blank(report, [s for s in sentences(report) if is_pathology(s)])
+
+
+def readable(report: str) -> str:
+    """Blank what must reach neither training text nor a model that reads attributes.
+
+    An opinion inside a sentence ("12 mm sessile polyp, likely adenoma, in the sigmoid") would tell
+    a text that is used as morphology the very answer it is to predict. "A 12 mm adenoma" stays a
+    "lesion".
+
+    Returns:
+        The report without pathology, Impression section and opinions, of the same length, so
+        that offsets hold.
+    """
+    hidden = [s for s in sentences(report) if s.section == "impression" or is_pathology(s)]
+    text = _SAID.sub(lambda m: " " * len(m.group()), _blank(report, hidden))
+    # Every noun that is replaced is at least as long as "lesion".
+    text = _NAMED.sub(lambda m: "lesion".ljust(len(m.group())), text)
+    return _LEFT.sub(lambda m: " " * len(m.group()), text)
+
+
+def lesion_text(report: str, text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Join the morphology sentences of one lesion.
+
+    Args:
+        report: free text.
+        text: ``readable(report)``.
+        spans: offsets of the sentences.
+
+    Returns:
+        The sentences, without those that told an opinion only; "A lesion." where all did.
+    """
+    kept = []
+    for start, end in spans:
+        told = text[start:end]
+        if told == report[start:end]:
+            kept.append(told)
+        elif not _HOLLOW.fullmatch(told):
+            kept.append(_tidy(told))
+    return " ".join(kept) or "A lesion."
 
 
 def lesion_number(match: re.Match[str]) -> int:
@@ -108,3 +199,19 @@ def opinion_of(sentence: Sentence) -> str | None:
         return None
     denied = _UNLIKELY.search(rest[: neoplastic.start()]) or negated(rest, *neoplastic.span())
     return "non-neoplastic" if denied else "neoplastic"
+
+
+def _blank(report: str, unwanted: Sequence[Sentence]) -> str:
+    kept, cut = [], 0
+    for sentence in unwanted:
+        kept += [report[cut : sentence.start], " " * len(sentence.text)]
+        cut = sentence.end
+    return "".join([*kept, report[cut:]])
+
+
+def _tidy(text: str) -> str:
+    """Take out the punctuation and white space that opinions leave behind."""
+    text = re.sub(r"\(\W*\)", "", text)
+    text = re.sub(r"\s+(?=[,.;)])", "", text)
+    text = re.sub(r"[,;]+(?=[,.;])", "", text)
+    return re.sub(r"\s+", " ", text).strip(" ,;")

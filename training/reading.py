@@ -1,12 +1,18 @@
 """What training reads of a record: its frames, its findings with attribute codes, its claims.
 
-Everything here comes from the report text through the rule-based extractor; truth files are never
-opened. Pathology is stripped before anything else.
+Everything here comes from the report text, read by the rules or by the extractor of a ledger
+(``training.extract``); truth files are never opened. Pathology is stripped before anything else,
+and an opinion on histology never stands in a lesion's morphology text, even inside of a sentence.
+
+Whether a report names a lesion, and what the endoscopist thought of it, the rules say for every
+source: they are the labels of cleansing and of the class sentences, and an ablation of attributes
+must not move them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +29,8 @@ from training.attributes import (
 )
 from training.claims import without_number
 from training.config import AttributesConfig
+from training.errors import ArchiveRefused, StaleInput
+from training.extract.ledger import findings_of, read_ledger, report_digest
 from training.records import Record
 from training.runs import file_digest
 from training.sentences import sentences
@@ -88,18 +96,31 @@ def read_exams(records: list[Record], config: AttributesConfig, archive: Path) -
 
     Args:
         records: Of one archive.
-        config: What reads the reports.
+        config: What reads the reports, and what of it is spoilt for an ablation.
         archive: The archive's folder.
+
+    Raises:
+        ArchiveRefused: There is no such ledger.
+        StaleInput: The ledger lacks records, or holds other reports of them.
+        RecordError: The ledger is damaged.
     """
-    del config, archive  # the rules, until a ledger can be read
-    return [_exam(record) for record in records]
+    if config.source == "rules":
+        exams = [_exam(record, extract(record.report)) for record in records]
+    else:
+        exams = _from_ledger(records, archive / config.source, archive)
+    if config.corrupted or config.dropped:
+        exams = [_spoilt(exam, config) for exam in exams]
+    return exams
 
 
 def attributes_digest(config: AttributesConfig, archive: Path) -> str:
     """What a stage's key holds of the attributes' origin: ``rules`` or the ledger's digest."""
     if config.source == "rules":
         return config.source
-    return file_digest(archive / config.source)
+    path = archive / config.source
+    if not path.is_file():
+        raise ArchiveRefused(f"expected the ledger {config.source} in the archive, found none")
+    return file_digest(path)
 
 
 def similarity_tables() -> list[Tensor]:
@@ -119,10 +140,59 @@ def similarity_tables() -> list[Tensor]:
     return tables
 
 
-def _exam(record: Record) -> Exam:
+def _from_ledger(records: list[Record], path: Path, archive: Path) -> list[Exam]:
+    extractor, entries = read_ledger(path)
+    missing = sum(record.record_id not in entries for record in records)
+    other = sum(
+        record.record_id in entries
+        and entries[record.record_id].report != report_digest(record.report)
+        for record in records
+    )
+    if missing or other:
+        asked = f" --llm URL --model {extractor.model}" if extractor.prompt else ""
+        raise StaleInput(
+            f"{path.name} lacks {missing} of {len(records)} records and holds another report of "
+            f"{other}; mend it: python -m training extract --archive {archive} --out {path}{asked}"
+        )
+    return [
+        _exam(record, findings_of(entries[record.record_id], record.report)) for record in records
+    ]
+
+
+def _spoilt(exam: Exam, config: AttributesConfig) -> Exam:
+    """Replace and drop shares of the mentioned values, for "do extraction errors hurt?".
+
+    Only codes change: lesions and their texts are what cleansing counts and stages are keyed by.
+    Each value is drawn by a keyed hash of record, lesion and attribute, so that a draw depends on
+    no other record and a share of 0.3 spoils all that a share of 0.1 does.
+    """
+    lesions = []
+    for number, lesion in enumerate(exam.lesions):
+        codes = list(lesion.codes)
+        for k, code in enumerate(codes):
+            where = (exam.record_id, number, k)
+            if code < 0:
+                continue
+            if _draw("dropped", where) < config.dropped:
+                codes[k] = -1
+            elif _draw("corrupted", where) < config.corrupted:
+                others = [value for value in range(LEVELS[k]) if value != code]
+                codes[k] = others[int(_draw("value", where) * len(others))]
+        lesions.append(replace(lesion, codes=tuple(codes)))
+    return replace(exam, lesions=tuple(lesions))
+
+
+def _draw(what: str, where: tuple[str, int, int]) -> float:
+    """Uniform in [0, 1), always the same for the same place."""
+    name = "\0".join(map(str, where)).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(name, key=what.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _exam(record: Record, told: list[Finding]) -> Exam:
     report = strip_pathology(record.report)
     positive = polyp_mentioned(report)
-    findings = extract(report) if positive else []
+    findings = told if positive else []
     return Exam(
         record_id=record.record_id,
         frames=record.frames,

@@ -35,15 +35,18 @@ _END = re.compile(
     r"(?<!\n\d)(?<!^\d)[.!?](?=[\s,]|$),?|\n+)",
     re.IGNORECASE,
 )
+# "removed and sent for histology." says what was done with the lesion, not what it was.
 _PATHOLOGY = re.compile(
-    r"\b(?:histolog\w*|histopatholog\w*|patholog\w*|microscop(?:y|ic)|specimen|biops(?:y|ies) "
-    r"(?:show|confirm|reveal|demonstrat|report)\w*|(?:tubular|villous|tubulovillous|serrated) "
+    r"\b(?:(?<!\bfor )histolog\w*|for histolog\w*(?=\W*\w)|histopatholog\w*"
+    r"|patholog\w*|microscop(?:y|ic)|specimen|biops(?:y|ies) (?:show|confirm|reveal"
+    r"|demonstrat|report)\w*|(?:tubular|villous|tubulovillous|serrated) "
     r"adenoma|low[- ]grade dysplasia|high[- ]grade dysplasia|moderately differentiated"
     r"|well differentiated|resection margins?|muscularis)\b",
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
-    r"\b(?:history of|previous(?:ly)?|prior|known|surveillance|family history|follow[- ]?up of"
+    r"\b(?:history of|previous(?:ly)?|prior(?! to\b)|known(?! (?:\w+ ){0,2}\w+:)"
+    r"|surveillance|family history|follow[- ]?up of"
     r"|polypectomy (?:in|\d+ )|last (?:colonoscopy|examination)|in (?:19|20)\d\d|\?\s*polyps?)\b",
     re.IGNORECASE,
 )
@@ -54,16 +57,18 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _STOP = re.compile(
-    r"[.;:\n]|\b(?:but|however|although|though|except|apart from|which|whereas|yet|with|it is|there"
-    r" (?:is|are|was|were)|only)\b",
+    r"[.;:|\n]|\b(?:but|however|although|though|except|apart from|which|whereas|yet|with|it is"
+    r"|there (?:is|are|was|were)|only)\b",
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    r"^\W*(?:\w+\W+){0,3}?(?:(?:is|was|are|were|has been|have been|be)\s+)?"
+    r"^\s*(?:\w+\s+){0,3}?(?:(?:is|was|are|were|has been|have been|be)\s+)?"
     r"(?:absent|not (?:seen|present|identified|noted|found|visible|observed|detected|evident)"
     r"|excluded|ruled out|none)\b",
     re.IGNORECASE,
 )
+# "Ulceration: none" in a form.
+_FORM = re.compile(r"\s*:\s*(?:none|nil|no|absent|not (?:seen|present))\b", re.IGNORECASE)
 _NOT_NEGATION = re.compile(
     r"\b(?:not only|no doubt|no longer|not uniform|not entirely)\b", re.IGNORECASE
 )
@@ -147,7 +152,7 @@ def negated(text: str, start: int, end: int) -> bool:
         if re.search(r"\band\b", between) and "," not in between and len(between) > 40:
             continue
         return True
-    return bool(_AFTER.match(_until_stop(text, end)))
+    return bool(_AFTER.match(_until_stop(text, end)) or _FORM.match(text, end))
 
 
 def _until_stop(text: str, start: int) -> str:

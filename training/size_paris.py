@@ -22,8 +22,11 @@ _WORDS = {
     "twenty": 20,
     "thirty": 30,
     "forty": 40,
+    "half a": 0.5,
+    "one and a half": 1.5,
+    "two and a half": 2.5,
 }
-_NUMBER = r"(?:\d+(?:[.,]\d+)?|" + "|".join(_WORDS) + ")"
+_NUMBER = r"(?:\d+(?:[.,]\d+)?|" + "|".join(sorted(_WORDS, key=len, reverse=True)) + ")"
 _UNIT = r"(?:mm|cm|millimet(?:re|er)s?|centimet(?:re|er)s?)"
 _SIZE = re.compile(
     rf"(?P<sign>[<>≤≥]=?\s*|(?:less|smaller) than\s+|(?:over|more than|greater than"
@@ -47,6 +50,17 @@ _PLACE_AFTER = re.compile(
     r"channel|needle|balloon|cap|apart|segment|of (?:the )?(?:colon|bowel|ileum)))\b",
     re.IGNORECASE,
 )
+# "stalk 15 mm", "1 cm ulcer", "a pedicle about 2 cm long": a part of the lesion.
+_PART_BEFORE = re.compile(
+    r"\b(?:stalk|pedicle|stem|ulcer(?:ation)?|crater|erosion)\b(?: of| is| was| measuring| and"
+    r"| thin| thick| about| approximately)*\s*$",
+    re.IGNORECASE,
+)
+_PART_AFTER = re.compile(
+    r"^\s*(?:(?:long|thick|wide|thin|short)?[ -]?(?:stalk|pedicle|stem)|(?:central )?"
+    r"(?:ulcer|crater|erosion))\b",
+    re.IGNORECASE,
+)
 _ADJECTIVES = (
     (">=30", r"(?:giant|huge|very large)"),
     ("20-29", r"(?:large|bulky|big)"),
@@ -65,22 +79,30 @@ _PARIS = re.compile(
     r"(?![\w])"
 )
 _OTHER_SCALE = re.compile(
-    r"(?:JNET|NICE|Kudo(?:'s)?|Sano|Forrest|BBPS|type|grade|pattern)\W*(?:type\W*)?$", re.IGNORECASE
+    r"(?:JNET|NICE|Kudo(?:'s)?|Sano|Forrest|BBPS|grade|pattern)\W*(?:type\W*)?$", re.IGNORECASE
 )
 _PARIS_WORDS = (
-    ("Isp", r"\b(?:semi|sub)[- ]?pedunculated\b"),
-    ("Ip", r"\bpedunculated\b"),
+    ("Isp", r"\b(?:semi|sub)[- ]?ped+unculated\b"),
+    ("Ip", r"\bped+unculated\b"),
     ("IIa", r"\b(?:flat|slightly|minimally)[- ](?:elevated|raised)\b"),
-    ("Is", r"\bsessile\b(?! serrated)"),
+    ("Is", r"\bses+ile\b(?! serrated)"),
     ("IIc", rf"\b(?:slightly )?depressed(?:[- ]type)? {LESION}"),
     ("III", r"\bexcavated\b"),
     (
         "IIb",
-        rf"\b(?:completely |totally )?flat (?:\w+ )?{LESION}|\b(?:completely|totally"
-        rf"|entirely) flat\b",
+        r"\b(?:completely|totally|entirely|absolutely) flat\b",
     ),
 )
-_LST = re.compile(r"\bLST\b|\blaterally spreading (?:tumou?r|lesion)", re.IGNORECASE)
+# An LST with the words of its subtype around it: "granular LST, nodular mixed type", "LST-NG (FE)".
+_SUBTYPE = (
+    r"(?:non\W?granular|granular|homogen(?:e?ous)?|nodular|mixed|flat|elevated"
+    r"|pseudo\W?depress(?:ed|ion)?|type|NG|G|NM|FE|PD|H|F|M|D)\b"
+)
+_LST = re.compile(
+    rf"\b(?:{_SUBTYPE}[\s,/(-]{{0,3}}){{0,6}}(?:LST\b|laterally spreading (?:tumou?r|lesion)s?\b)"
+    rf"(?:[\s,/()-]{{0,3}}{_SUBTYPE}){{0,6}}",
+    re.IGNORECASE,
+)
 
 
 def size_band(mm: float) -> str:
@@ -177,46 +199,32 @@ def _millimetres(match: re.Match[str]) -> float | None:
 
 
 def _is_place(text: str, match: re.Match[str]) -> bool:
-    if _PLACE_AFTER.match(text[match.end() :]):
+    before, after = text[: match.start()], text[match.end() :]
+    if _PLACE_AFTER.match(after) or _PART_BEFORE.search(before) or _PART_AFTER.match(after):
         return True
     centimetres = "c" in (match.group("unit1") or match.group("unit2") or "").lower()
-    return centimetres and bool(_PLACE_BEFORE.search(text[: match.start()]))
+    return centimetres and bool(_PLACE_BEFORE.search(before))
 
 
 def _lst(text: str) -> tuple[str, int, int] | None:
     where = _LST.search(text)
     if where is None:
         return None
-    start, end = where.span()
-    near = text[max(0, start - 45) : end + 45]
-    code = re.search(
-        r"LST\W{0,2}(?P<g>N?G)\W{0,3}(?P<s>H\b|NM\b|N?M\b|FE?\b|PD\b|D\b|homogen\w*|nodular\w*"
-        r"(?:\W+mixed)?|flat\W*elevated|pseudo\W?depress\w*)?",
-        text,
-    )
-    words = near.lower()
-    non_granular = bool(re.search(r"non\W?granular", words)) or bool(
-        code and code.group("g") == "NG"
-    )
-    granular = "granular" in words or bool(code and code.group("g") == "G")
-    sub = (code.group("s") or "") if code else ""
-    if non_granular and (sub in ("PD", "D") or re.search(r"pseudo\W?depress", words)):
+    words = where.group().lower()
+    told = set(re.findall(r"[a-z]+", words.replace("laterally spreading", "")))
+    non = bool(re.search(r"non\W?granular", words)) or "ng" in told
+    granular = not non and bool(told & {"granular", "g"})
+    if non and (told & {"pd", "d", "pseudodepressed"} or re.search(r"pseudo\W?depress", words)):
         value = "LST-NGPD"
-    elif non_granular and (sub in ("F", "FE") or re.search(r"flat\W?elevated", words)):
+    elif non and (told & {"f", "fe"} or re.search(r"flat\W?elevated", words)):
         value = "LST-NGFE"
-    elif (
-        granular
-        and not non_granular
-        and (sub in ("NM", "M") or re.search(r"nodular\W?mixed|mixed nodular", words))
-    ):
+    elif granular and (told & {"nm", "m"} or re.search(r"nodular\W?mixed|mixed\W?nodular", words)):
         value = "LST-GNM"
-    elif granular and not non_granular and (sub == "H" or "homogen" in words):
+    elif granular and (told & {"h"} or "homogen" in words):
         value = "LST-GH"
     else:
         return None
-    if code:
-        return value, code.start(), code.end()
-    return value, start, end
+    return value, where.start(), where.end()
 
 
 def _notation(text: str) -> tuple[str, int, int] | None:
@@ -224,13 +232,11 @@ def _notation(text: str) -> tuple[str, int, int] | None:
         first, prefix = match.group("first"), match.group("prefix")
         parts = [first, *re.findall(r"Isp|Ip|Is|II[abc]|III", match.group("rest"))]
         bracketed = text[max(0, match.start() - 1) : match.end() + 1] == f"({match.group()})"
-        if (
-            not prefix
-            and len(parts) == 1
-            and first in ("Is", "III")
-            and not (bracketed and first == "Is")
-        ):
-            continue
+        if not prefix and parts in (["Is"], ["III"]) and not (bracketed and first == "Is"):
+            # "Is" inside a sentence and before its lesion is no verb: "8mm Is polyp".
+            after = re.match(rf"\s+{LESION}\b", text[match.end() :], re.IGNORECASE)
+            if first == "III" or not (after and text[: match.start()].strip()):
+                continue
         if not prefix and _OTHER_SCALE.search(text[: match.start("first")]):
             continue
         value = first

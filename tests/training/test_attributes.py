@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_sizes_are_read_with_their_units(text: str, band: str) -> None:
         "A polyp at 25 cm.",
         "A polyp 15 cm from the anal verge.",
         "A polyp was removed with a 10 mm snare.",
+        "A polyp with a stalk about 2 cm long.",
+        "A polyp with a 1 cm ulcer.",
         "A polyp. A small amount of stool.",
     ],
 )
@@ -102,6 +105,10 @@ def test_places_and_tools_are_no_lesion_sizes(text: str) -> None:
         ("A LST-NG-FE in the caecum.", "LST-NGFE"),
         ("A non-granular LST, pseudodepressed.", "LST-NGPD"),
         ("A laterally spreading lesion, granular type, homogeneous.", "LST-GH"),
+        ("A lst ng flat elevated type.", "LST-NGFE"),
+        ("Hepatic flexure 8mm Is polyp.", "Is"),
+        ("A lesion of type IIa+IIc.", "mixed-with-depression"),
+        ("Sesile pollyp.", "Is"),
     ],
 )
 def test_paris_and_lst_notations(text: str, value: str) -> None:
@@ -113,6 +120,7 @@ def test_paris_and_lst_notations(text: str, value: str) -> None:
     [
         "Is the polyp large?",
         "A sessile serrated lesion.",
+        "A flat lesion.",
         "A polyp, Kudo III.",
         "A granular LST.",
         "An ulcerated polyp, Forrest IIa.",
@@ -128,6 +136,18 @@ def test_what_only_looks_like_paris_is_not_read(text: str) -> None:
         ("A polyp with a long thin stalk.", "pedicle", "long-thin"),
         ("A polyp on a short, thick pedicle.", "pedicle", "short-thick"),
         ("A stalked polyp.", "pedicle", "present-unspecified"),
+        ("A polyp whose stalk was short and thick.", "pedicle", "short-thick"),
+        ("A polyp; the pedicle is thin and about 2 cm long.", "pedicle", "long-thin"),
+        ("A polyp, margins raised and ragged.", "margin", "irregular"),
+        ("A polyp. Margin: regular, sharp.", "margin", "well-defined"),
+        ("A polyp, borders faint and hard to trace.", "margin", "indistinct"),
+        ("A polyp with regular vessels.", "vessel_pit_pattern", "type-2"),
+        ("A polyp, pits completely absent.", "vessel_pit_pattern", "type-3"),
+        ("A polyp that bleeds at the slightest touch.", "surface_integrity", "friable"),
+        ("A polyp. Ulceration: none.", "surface_integrity", "intact"),
+        ("A polyp next to a tethered fold.", "depression_or_deformity", "fold-deformation"),
+        ("A polyp. Converging folds, pits absent.", "depression_or_deformity", "fold-convergence"),
+        ("A polyp, depression absent.", "depression_or_deformity", "none"),
         ("A polyp without a stalk.", "pedicle", "none"),
         ("A polyp, paler than the surrounding mucosa.", "colour", "pale"),
         ("A whitish polyp.", "colour", "pale"),
@@ -198,10 +218,28 @@ def test_attributes_are_mapped(text: str, name: str, value: str) -> None:
         ("A polyp with smooth margins.", "surface_texture"),
         ("A polyp.", "depression_or_deformity"),
         ("A LST-NGPD, pseudodepressed.", "depression_or_deformity"),
+        ("A depressed lesion.", "depression_or_deformity"),
+        ("A granular LST, nodular mixed.", "surface_texture"),
+        ("A pedunculated polyp.", "pedicle"),
+        ("A polyp. Ileum: a single aphthous ulcer.", "surface_integrity"),
+        ("A polyp. SIGMOID: inflamed, red mucosa.", "colour"),
     ],
 )
 def test_denied_or_foreign_words_leave_the_attribute_not_mentioned(text: str, name: str) -> None:
     assert name not in _one(text)
+
+
+def test_an_edge_does_not_take_the_adjective_of_the_surface() -> None:
+    found = _one("A polyp with clear margins and an irregular surface.")
+    assert (found["margin"], found["surface_texture"]) == ("well-defined", "irregular")
+
+
+def test_long_reports_take_seconds_whatever_stands_in_them() -> None:
+    pieces = ("polyp ", "A 4 mm sessile polyp, pale. ", "granular nodular ", "likely to be ")
+    start = time.monotonic()
+    for piece in (*pieces, "3 x ", "no ", "in the colon ", "(", "1", "\n", "stalk thin and "):
+        extract(piece * (30_000 // len(piece)))
+    assert time.monotonic() - start < 60  # quadratic patterns took minutes; 2 s on an idle core
 
 
 def test_a_denial_does_not_reach_past_its_list() -> None:
@@ -236,55 +274,6 @@ def test_evidence_is_verbatim() -> None:
 
 
 @pytest.mark.parametrize(
-    "report",
-    [
-        "A 3 mm pale polyp in the caecum and a 12 mm red polyp in the rectum.",
-        "There is a 3 mm pale polyp. Another polyp of 12 mm is red.",
-        "Polyp 1: 3 mm, pale. Polyp 2: 12 mm, red.",
-        "CAECUM: 3mm pale polyp. TRANSVERSE COLON: 12-14 mm red polyp.",
-        "3mm polyp, pale. 12 mm polyp rectum, red.",
-        "In the caecum, 3 mm pale polyp. At the rectum 12mm red polyp.",
-        "Findings:\n1. Pale polyp of 3 mm.\n2. Red polyp of 12 mm.",
-        "The first polyp is 3 mm and pale. The second polyp is 12 mm and red.",
-        "Lesion 2 is a red polyp of 12 mm. Lesion 1 is a 3 mm polyp. Lesion 1 is pale.",
-    ],
-)
-def test_each_lesion_becomes_one_finding(report: str) -> None:
-    found = {f.attributes["size_band"].value: f.attributes["colour"].value for f in extract(report)}
-    assert found == {"<=5": "pale", "10-19": "red"}
-
-
-def test_following_sentences_belong_to_the_lesion_before_them() -> None:
-    first, second = extract(
-        "Lesion 1: a small polyp. It has a smooth surface. Good preparation. "
-        "Lesion 2: a large polyp. There is a granular surface."
-    )
-    assert first.attributes["surface_texture"].value == "smooth"
-    assert second.attributes["surface_texture"].value == "granular"
-    assert "preparation" not in first.text
-
-
-@pytest.mark.parametrize(
-    ("report", "mentioned"),
-    [
-        ("A polyp was seen.", True),
-        ("No polyps seen.", False),
-        ("Polyps were not seen.", False),
-        ("No evidence of polyps or other lesions.", False),
-        ("The colon is free of polyps.", False),
-        ("Normal examination without any polyps.", False),
-        ("Indication: polyp surveillance.\nFindings: normal mucosa.", False),
-        ("History of polyps. Normal colon.", False),
-        ("Findings: normal.\nPathology: tubular adenoma.", False),
-        ("No polyps in the rectum. A 4 mm polyp in the caecum.", True),
-    ],
-)
-def test_polyps_are_found_but_not_denied_or_past_ones(report: str, mentioned: bool) -> None:
-    assert polyp_mentioned(report) is mentioned
-    assert bool(extract(report)) is mentioned
-
-
-@pytest.mark.parametrize(
     ("report", "value"),
     [
         ("A polyp. Appearance favours an adenomatous, neoplastic lesion.", "neoplastic"),
@@ -297,6 +286,7 @@ def test_polyps_are_found_but_not_denied_or_past_ones(report: str, mentioned: bo
         ("Impression: colonic polyp.", None),
         ("Findings: polyp.\nPathology: tubular adenoma.", None),
         ("Histology shows a hyperplastic polyp.", None),
+        ("A polyp sent for histology, which looks like an adenoma.", None),
         ("Indication: previous adenoma.", None),
     ],
 )
