@@ -25,6 +25,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from tests.tiny_bundle import build_tiny_bundle
 from training.phantom import draw_exam
@@ -45,8 +46,9 @@ def main() -> None:
     bundle = args.bundle or args.work / "tiny"
     if not bundle.exists():
         build_tiny_bundle(bundle)
-    say("| engine | workers | frames | frames/s | starter, MB | worker, MB | others, MB |")
-    say("|---|---|---|---|---|---|---|")
+    columns = ["engine", "workers", "frames", "frames/s", "CPU, ms/frame"]
+    columns += ["starter, MB", "worker, MB", "others, MB"]
+    say(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for count in args.frames:
         archive = archive_of(args.work, count)
         for engine in args.engine:
@@ -94,6 +96,7 @@ def measured(archive: Path, bundle: Path, out: Path, engine: str, workers: int, 
     command = ["-m", "training", "score", "--archive", archive, "--out", out, "--bundle", bundle]
     command += ["--engine", engine, "--workers", workers]
     peak: dict[str, dict[int, int]] = defaultdict(dict)
+    cpu: dict[int, float] = {}
     with (out.parent / "said.txt").open("w") as said:
         run = subprocess.Popen(
             [sys.executable, *map(str, command)], stdout=said, stderr=subprocess.STDOUT
@@ -102,22 +105,23 @@ def measured(archive: Path, bundle: Path, out: Path, engine: str, workers: int, 
             for pid in (run.pid, *descendants(run.pid)):
                 kind, peak_kb = seen(pid, run.pid)
                 peak[kind][pid] = max(peak[kind].get(pid, 0), peak_kb)
-            time.sleep(0.1)
+                cpu[pid] = max(cpu.get(pid, 0.0), cpu_seconds(pid))
+            time.sleep(0.2)
     if run.returncode:
         raise SystemExit((out.parent / "said.txt").read_text("utf-8"))
     rate = rate_of(out)
     mb = {kind: [kb / 1024 for kb in found.values()] for kind, found in peak.items()}
+    per_frame = 1000 * sum(cpu.values()) / count
     return (
-        f"| {engine} | {workers} | {count:,} | {rate:.0f} | {max(mb['starter']):.0f} "
-        f"| {max(mb.get('worker', [0])):.0f} | {sum(mb.get('others', [0])):.0f} |"
+        f"| {engine} | {workers} | {count:,} | {rate:.0f} | {per_frame:.1f} "
+        f"| {max(mb['starter']):.0f} | {max(mb.get('worker', [0])):.0f} "
+        f"| {sum(mb.get('others', [0])):.0f} |"
     )
 
 
 def rate_of(out: Path) -> float:
     """Frames/s between the first and the last part: start-up is left out."""
     files = sorted((out / "frames").glob("part-*"), key=lambda path: path.stat().st_mtime_ns)
-    import pyarrow.parquet as pq
-
     frames = sum(pq.read_metadata(path).num_rows for path in files[1:])
     return frames * 1e9 / (files[-1].stat().st_mtime_ns - files[0].stat().st_mtime_ns)
 
@@ -145,6 +149,15 @@ def seen(pid: int, starter: int) -> tuple[str, int]:
     if pid == starter:
         return "starter", kb
     return ("worker" if "spawn_main" in line or "ray::MapWorker" in line else "others"), kb
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far: its cost, whatever else the machine is doing."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def say(line: str) -> None:

@@ -94,12 +94,13 @@ class Archive:
         return [record for record in self.records if record.part == name]
 
 
-def read(archive: Path, strict: bool = False) -> Archive:
+def read(archive: Path, strict: bool = False, check_frames: bool = True) -> Archive:
     """Read an archive folder.
 
     Args:
         archive: the folder.
         strict: raise the first bad line instead of collecting it.
+        check_frames: a record one of whose frames does not exist is a bad line.
 
     Returns:
         The good records and every bad line.
@@ -120,7 +121,7 @@ def read(archive: Path, strict: bool = False) -> Archive:
         raise ArchiveRefused(f"{archive.name}: expected records.jsonl, found no such file")
     for number, line in _lines(path):
         try:
-            record = _parse(archive, path, number, line, parts)
+            record = _parse(archive, path, number, line, parts, check_frames)
             if record.record_id in seen:
                 first = seen[record.record_id]
                 raise RecordError(
@@ -257,7 +258,9 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return entry
 
 
-def _parse(archive: Path, path: Path, number: int, line: bytes, parts: dict[str, str]) -> Record:
+def _parse(
+    archive: Path, path: Path, number: int, line: bytes, parts: dict[str, str], check_frames: bool
+) -> Record:
     entry = _object(path, number, line)
     _check_keys(entry, path, number)
     for key in ("record_id", "patient_id", "report"):
@@ -268,7 +271,7 @@ def _parse(archive: Path, path: Path, number: int, line: bytes, parts: dict[str,
         raise RecordError(path, number, f"patient_id {patient!r} has no part in split.json")
     if not entry["frames"]:
         raise RecordError(path, number, "frames: expected at least one, found none")
-    frames = tuple(_frame(archive, name, path, number) for name in entry["frames"])
+    frames = tuple(_frame(archive, name, path, number, check_frames) for name in entry["frames"])
     groups = entry.get("groups", [])
     if not all(isinstance(group, str) and group for group in groups):
         raise RecordError(path, number, f"groups: expected non-empty strings, found {groups!r}")
@@ -292,14 +295,14 @@ def _check_keys(entry: dict[str, Any], path: Path, number: int) -> None:
             )
 
 
-def _frame(archive: Path, name: object, path: Path, number: int) -> Path:
+def _frame(archive: Path, name: object, path: Path, number: int, check: bool) -> Path:
     if not isinstance(name, str):
         raise RecordError(path, number, f"frames: expected paths, found {name!r}")
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name:
         raise RecordError(path, number, f"frame {name!r} leaves the archive")
     frame = archive / pure
-    if not frame_exists(frame):
+    if check and not frame_exists(frame):
         raise RecordError(path, number, f"frame {name!r} does not exist")
     return frame
 

@@ -72,7 +72,7 @@ def run_stage(
     partial.mkdir(parents=True, exist_ok=True)
     # Beside the folder: what is in it is the stage's own.
     key_file = folder.with_name(folder.name + ".key.json")
-    if key_file.exists():
+    if key_file.exists() and any(partial.iterdir()):
         _compare(json.loads(key_file.read_text("utf-8")), plain, partial)
     write_json(key_file, plain)
     start = time.monotonic()

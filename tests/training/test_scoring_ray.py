@@ -106,6 +106,10 @@ def test_a_cluster_that_is_not_there_is_named(
         scored(tmp_path / "out", made, engine="ray")
 
 
+def finished(partial: Path) -> list[Path]:
+    return list(partial.glob("frames/part-*.parquet"))
+
+
 def environment(pid: int) -> dict[str, str]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -123,7 +127,9 @@ def test_ray_started_here_reports_to_nobody_stops_on_sigterm_and_another_cluster
     asking_for_it |= {"RAY_USAGE_STATS_ENABLED": "1"}
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=asking_for_it, **options) as run:
-        wait_for(lambda: run.poll() is not None or len(list(partial.glob("frames/part-*"))) >= 2)
+        wait_for(
+            lambda: run.poll() is not None or len(list(partial.glob("frames/part-*.parquet"))) >= 2
+        )
         assert run.poll() is None, run.stdout.read()
         below = list(descendants(run.pid))
         told = {command_line(pid): environment(pid) for pid in below}
@@ -138,7 +144,7 @@ def test_ray_started_here_reports_to_nobody_stops_on_sigterm_and_another_cluster
     assert "--modules-to-load=UsageStatsHead --disable-frontend" in reporter
     assert "the same command resumes" in said
     wait_for(lambda: not any(alive(pid) for pid in below), 20)
-    assert 2 <= len(list(partial.glob("frames/part-*.parquet"))) < 20
+    assert 2 <= len(finished(partial)) < 20
 
     elsewhere = os.environ | {"RAY_ADDRESS": cluster.address}
     done = subprocess.run(command, env=elsewhere, timeout=120, check=False, **options)

@@ -107,7 +107,7 @@ def test_a_run_stopped_in_the_middle_leaves_no_process_and_resumes(
 ) -> None:  # fmt: skip
     out, partial = tmp_path / "out", tmp_path / "out.partial"
     with command(archive, out, bundle, "--workers", "2") as run:
-        wait_for(lambda: len(list(partial.glob("frames/part-*"))) >= 2)
+        wait_for(lambda: len(list(partial.glob("frames/part-*.parquet"))) >= 2)
         below = list(descendants(run.pid))
         assert len(below) >= 2
         run.send_signal(how)
@@ -134,7 +134,7 @@ def test_a_worker_that_is_killed_is_told_of_and_the_run_resumes(
 ) -> None:
     out = tmp_path / "out"
     with command(archive, out, bundle, "--workers", "2") as run:
-        wait_for(lambda: list(tmp_path.glob("out.partial/frames/part-*")))
+        wait_for(lambda: list(tmp_path.glob("out.partial/frames/part-*.parquet")))
         busy = [pid for pid in descendants(run.pid) if "spawn_main" in command_line(pid)]
         os.kill(busy[0], signal.SIGKILL)
         said = run.communicate(timeout=60)[0]
@@ -195,3 +195,24 @@ def test_what_a_worker_cannot_load_is_raised_here(
     found = read(archive)
     with pytest.raises(StaleInput, match="tiny: expected sha256"):
         score_archive(tmp_path / "out", found.path, found.records, model, workers=2)
+
+
+def test_the_command_names_what_it_left_out_and_scores_the_rest(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.__main__ import main
+
+    archive = write_records(tmp_path / "a", coloured(3, 4))
+    (archive / "frames" / "e001" / "0002.png").unlink()
+    with (archive / "records.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{no record\n")
+    out = str(tmp_path / "out")
+    arguments = ["score", "--archive", str(archive), "--out", out, "--bundle", str(bundle)]
+    assert main([*arguments, "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "bundle tiny 1.0.0: 12 frames of 3 records: 10 scored, 1 unreadable, 1 dark" in said
+    assert "1 records left out; lines and reasons:" in said
+    (left_out,) = (tmp_path / "out" / "left_out.jsonl").read_text("utf-8").splitlines()
+    assert '"line": 4, "reason": "expected JSON in UTF-8' in left_out
+    assert main([*arguments, "--part", "report"]) == 1
+    assert "expected records in report, found none (3 in other parts" in capsys.readouterr().err

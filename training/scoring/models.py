@@ -317,12 +317,16 @@ def _load_fitting(model: Any, stage: StageWeights) -> None:
 
     try:
         load_weights(model, stage.path)
-    # torch raises RuntimeError for other shapes, UnpicklingError or EOFError for other files.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+    except RuntimeError as error:  # other names or shapes, listed at length
+        found = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{stage.path.name}: expected weights of {stage.model.config}, which the recipe names; "
-            f"found others ({type(error).__name__}: {reason})"
+            f"found others: {found}"
+        ) from error
+    except Exception as error:  # other files: UnpicklingError, EOFError, with advice of torch's
+        raise ConfigError(
+            f"{stage.path.name}: expected weights of {stage.model.config}, which the recipe names; "
+            f"found no weights file ({type(error).__name__})"
         ) from error
 
 

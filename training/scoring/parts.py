@@ -28,7 +28,7 @@ from model_store.errors import ImageRejected
 from model_store.images import Pixels, decode
 from model_store.quality import assess
 from training.errors import ArchiveRefused
-from training.frame_files import read_frame
+from training.frame_files import forget_shards, read_frame
 from training.scoring.models import WORDS, Columns, Floats, Model, Scorer
 
 __all__ = [
@@ -174,6 +174,7 @@ class PartScorer:
         plan = pq.ParquetFile(job.folder / PLAN).read_row_group(index)
         ids, names = plan["record_id"].to_pylist(), plan["frame"].to_pylist()
         embeddings, reasons, errors = self._encode(names)
+        forget_shards()  # or memory would grow with the archive
         scored = np.array(
             [e is None and (r is None or self._scorer.scores_set_aside)
              for r, e in zip(reasons, errors, strict=True)], dtype=bool

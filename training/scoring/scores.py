@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def score_archive(
     } | dict(key or {})
 
     def body(folder: Path) -> Mapping[str, Any]:
-        with _alone(folder):
+        with _alone(folder), _emptied_unless_begun(folder):
             if not (folder / PLAN).exists():
                 write_plan(folder / PLAN, archive, records)
             job = Job(archive, folder.resolve(), model, embeddings)
@@ -197,6 +198,19 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _emptied_unless_begun(folder: Path) -> Iterator[None]:
+    """Leave an empty folder where no part was finished: the next try may be of another model."""
+    try:
+        yield
+    except BaseException:
+        if not finished_parts(folder):
+            for table in (FRAMES, RECORDS):
+                shutil.rmtree(folder / table, ignore_errors=True)
+            (folder / PLAN).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
