@@ -6,8 +6,8 @@ EndoClipError                       (model_store.errors)
     ├── RecordError                 one bad line of an archive, with file and line
     ├── ArchiveRefused              an archive that must not be used as a whole
     ├── Diverged                    a loss is no longer a number
-    ├── FrameUnreadable             a frame that is missing or no usable image
     ├── EndpointError               a language model's endpoint cannot be used
+    ├── FrameUnreadable             a frame that is missing or no usable image
     ├── ParityError                 an exported graph differs from torch beyond tolerance
     ├── ScoringStopped              scoring cannot go on here; what is scored stays
     └── StaleInput                  a stage's input is not the one it was made from
@@ -20,8 +20,8 @@ from model_store.errors import EndoClipError
 __all__ = [
     "ArchiveRefused",
     "ConfigError",
-    "EndpointError",
     "Diverged",
+    "EndpointError",
     "FrameUnreadable",
     "ParityError",
     "RecordError",
@@ -59,6 +59,10 @@ class ArchiveRefused(TrainingError):
     """An archive breaks a rule that no single line can answer for."""
 
 
+class EndpointError(TrainingError):
+    """A language model's endpoint cannot be used, or stopped answering."""
+
+
 class Diverged(TrainingError):
     """A stage's loss is not finite; its checkpoint is from before."""
 
@@ -75,10 +79,6 @@ class FrameUnreadable(TrainingError):
         super().__init__(f"{path.parent.name}/{path.name}: {reason}")
         self.path = path
         self.reason = reason
-
-
-class EndpointError(TrainingError):
-    """A language model's endpoint cannot be used, or stopped answering."""
 
 
 class ParityError(TrainingError):
