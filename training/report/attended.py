@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,13 @@ import numpy.typing as npt
 
 from model_store.encoder import Encoder
 from training.claims import without_number
-from training.items import Item, embed
+from training.items import Item
 from training.metrics import auroc, group_weights
 from training.report.blocks import Block, Finding, HeatMap, HeatRow, Missing, Table
 from training.report.charts import Row, interval_chart
 from training.report.inputs import Inputs
 from training.report.thumbnails import thumbnail
 from training.report.words import counted, number, percent, span
-from training.runs import archive_digest
 
 __all__ = ["attention", "pooling"]
 
@@ -242,8 +240,7 @@ def _exams(inputs: Inputs, encoder: Encoder) -> list[_Exam]:
         for exam, _ in told
         for path in exam.frames
     ]
-    digests = [encoder.bundle.digest, archive_digest(inputs.archive_path or Path())]
-    found = inputs.cache.embedded(digests, items, lambda: embed(encoder, items))
+    found = inputs.encoded(items)
     edges = np.cumsum([0, *(len(exam.frames) for exam, _ in told)])
     exams = []
     for (exam, entry), (start, stop) in zip(told, pairwise(edges), strict=True):

@@ -105,7 +105,8 @@ def _reading(
     level, task, words = outcome
     points = [(place[id(a)], f["auroc"]) for a in arms if (f := a.auroc(level, task)) is not None]
     x, y = np.array(points, np.float64).T
-    ends = [f"{number(float(y[x == end].mean()))} at {end:.2f}" for end in (x.max(), x.min())]
+    places = sorted({x.max(), x.min()}, reverse=True)
+    ends = [f"{number(float(y[x == end].mean()))} at {end:.2f}" for end in places]
     reading = f"AUROC of {words} is {' and '.join(ends)} ({axis})"
     if len(np.unique(x)) > 2 and len(np.unique(y)) > 2:
         rho, p = spearmanr(x, y)

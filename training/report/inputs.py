@@ -6,10 +6,14 @@ that is worth a word on the page is the asking section's business.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from rich.progress import Progress
 
 from model_store.bundle import Bundle
 from model_store.encoder import Encoder
@@ -17,7 +21,7 @@ from training.cleansing import Fate, read_ledger
 from training.config import AttributesConfig, Recipe, digest, load
 from training.errors import StaleInput
 from training.figures import part_figures
-from training.items import Embedded, embed
+from training.items import Embedded, Item, embed
 from training.patients import read_views
 from training.protocol import archive_items, data_items
 from training.reading import Exam, read_exams
@@ -29,6 +33,7 @@ from training.runs import archive_digest, file_digest, stamp_of
 __all__ = ["CONFIGS", "STAGES", "Inputs", "short"]
 
 STAGES = ("0-archive", "1-cleansing", "2-attunement", "3-unification")
+_CHUNK = 128
 CONFIGS = Path(__file__).parents[1] / "configs"
 _TABLES = {
     "1-cleansing": "cleansing",
@@ -48,6 +53,7 @@ class Inputs:
         part: Part of the split that figures are of.
         experiments_folder: Folder of experiments' JSON files.
         config: The recipe's file, where it is none of ``training/configs``.
+        progress: Where encoding shows how far it is; None shows nothing.
     """
 
     run: Path
@@ -56,6 +62,7 @@ class Inputs:
     part: str
     experiments_folder: Path
     config: Path | None = None
+    progress: Progress | None = None
 
     def check(self) -> None:
         """See that the run is one, and the archive its own.
@@ -82,7 +89,7 @@ class Inputs:
     def archive_change(self) -> str:
         """How the archive's digest differs from the one in the stamps; "" where it does not."""
         told = [s["key"]["archive"] for s in self.stamps.values() if "archive" in s["key"]]
-        found = archive_digest(self.archive_path) if self.archive_path else ""
+        found = self.archive_digest
         if not told or not found or found == told[0]:
             return ""
         return (
@@ -109,6 +116,11 @@ class Inputs:
         if self.given_archive:
             raise StaleInput(f"{found}: expected an archive, found no archive.json")
         return None
+
+    @cached_property
+    def archive_digest(self) -> str:
+        """Digest of the archive; "" without one."""
+        return archive_digest(self.archive_path) if self.archive_path else ""
 
     @cached_property
     def archive(self) -> Archive | None:
@@ -206,13 +218,39 @@ class Inputs:
         Raises:
             StaleInput: There is no bundle, or no archive.
         """
-        encoder, archive = self.needed()
+        _, archive = self.needed()
         items = archive_items(archive, self.part)
-        key = [encoder.bundle.digest, archive_digest(archive)]
-        if self.data:
-            items += data_items(self.data, archive, self.part)
-            key.append(file_digest(self.data / "index.csv"))
-        return self.cache.embedded(key, items, lambda: embed(encoder, items))
+        if self.data is None:
+            return self.encoded(items)
+        items += data_items(self.data, archive, self.part)
+        return self.encoded(items, file_digest(self.data / "index.csv"))
+
+    def encoded(self, items: Sequence[Item], *digests: str) -> Embedded:
+        """Frames through the bundle's own path, or as they were kept.
+
+        Args:
+            items: Of the archive, and of what the digests stand for.
+            digests: Of further data.
+
+        Raises:
+            StaleInput: There is no bundle, or no archive.
+        """
+        encoder, _ = self.needed()
+
+        def encode() -> Embedded:
+            starts: Iterable[int] = range(0, len(items), _CHUNK)
+            if self.progress:
+                starts = self.progress.track(starts, description="frames")
+            parts = [embed(encoder, items[start : start + _CHUNK]) for start in starts]
+            return Embedded(
+                list(items),
+                np.concatenate([p.embeddings for p in parts] or [embed(encoder, []).embeddings]),
+                [reason for part in parts for reason in part.reasons],
+            )
+
+        return self.cache.embedded(
+            [encoder.bundle.digest, self.archive_digest, *digests], items, encode
+        )
 
     @cached_property
     def figures(self) -> dict[str, Any]:

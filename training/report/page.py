@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
 from model_store.errors import EndoClipError
 from training.label_texts import INTENDED_USE
@@ -156,7 +157,9 @@ def write_report(inputs: Inputs, out: Path) -> Path:
         StaleInput: The folder is no run, or the archive is not the one it was made from.
     """
     inputs.check()
-    sections = [_section(inputs, plan) for plan in track(_PLANS, description="report")]
+    with Progress(console=Console(stderr=True)) as progress:
+        inputs.progress = progress
+        sections = [_section(inputs, p) for p in progress.track(_PLANS, description="report")]
     by_key = {finding.key: finding for section in sections for finding in section.findings}
     checks = [_Check(t, w, [by_key[k] for k in keys if k in by_key]) for t, w, keys in _CHECKS]
     closing = Section(
