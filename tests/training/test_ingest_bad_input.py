@@ -41,6 +41,7 @@ def test_everything_bad_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
         *(Exam("", "P6", PLAIN), Exam("nobody", "", PLAIN), Exam("gone", "P7", PLAIN)),
         *(Exam("../out", "P8", PLAIN), Exam("broken", "P9", PLAIN)),
         Exam("histology", "P10", "Histology: tubular adenoma.", ""),
+        Exam("endless", "P11", "polyp " * 4000, ""),
     ]
     write_table(raw / "reports.csv", exams)
     with (raw / "reports.csv").open("ab") as file:
@@ -63,6 +64,7 @@ def test_everything_bad_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
     assert reasons(tmp_path / "out") == {
         "exam_repeated": 1,
         "report_empty": 2,
+        "report_too_long": 1,
         "report_language": 1,
         "report_without_lesion": 1,
         "exam_without_id": 1,
@@ -83,7 +85,7 @@ def test_everything_bad_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
     assert (told["first_line"], told["line"]) == (2, 3)
     assert entry(tmp_path / "out", Reason.REPORT_LANGUAGE)["detail"] == "de"
     bad = [x for x in lines(tmp_path / "out" / "ledger.jsonl") if x["reason"] == "row_unreadable"]
-    assert [x["line"] for x in bad] == [13, 14]
+    assert [x["line"] for x in bad] == [14, 15]
 
 
 def test_a_report_in_another_language_can_be_kept_marked(tmp_path: Path) -> None:
@@ -127,6 +129,14 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ConfigError, match="readable Parquet"):
         list(read_table(tmp_path / "t.parquet", ["a"]))
+
+
+def test_a_table_may_have_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("a;b\nMüller;1\n".encode("cp1252"))
+    (row,) = read_table(tmp_path / "t.csv", ["a"], ";", "cp1252")
+    assert row.cells == {"a": "Müller"}
+    (row,) = read_table(tmp_path / "t.csv", ["a"], ";")
+    assert row.problem
 
 
 def test_a_key_file_with_something_else_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def test_a_name_of_the_row_goes_however_it_is_written(written: str) -> None:
     assert cleaned.endswith("polyp is gone.")
 
 
+def test_names_in_other_scripts_go() -> None:
+    cleaned = clean("王伟 had a polyp, иванов and ИВАНОВ too; 王伟说没有.", ("王伟", "Иванов"))
+    assert cleaned == "[name] had a polyp, [name] and [name] too; [name]说没有."
+
+
 def test_other_words_stay_when_a_name_of_the_row_goes() -> None:
     text = "The muller-like stain, a mulled edge and jorgensen forceps: no name."
     assert clean(text, ("Mull, Org",)) == text
@@ -134,6 +139,8 @@ def test_an_eponym_goes_only_where_it_is_somebody() -> None:
         ("31.02.2020", "[date]"),
         ("born 12.03.1950", "born [birth date]"),
         ("12 March 1950", "[birth date]"),
+        ("12.3.50", "[birth date]"),
+        ("on Thursday, 4 March 2021", "on 2021-02-02"),
         ("at 14:35", "at [time]"),
         ("a 93-year-old man", "a 90+-year-old man"),
         ("aged 101", "aged 90+"),

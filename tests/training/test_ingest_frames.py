@@ -128,11 +128,26 @@ def test_files_come_in_natural_order_without_litter(tmp_path: Path) -> None:
     for name in ("10.jpg", "2.jpg", "1.jpg", ".hidden", "Thumbs.db", "sub/3.jpg"):
         (tmp_path / "e" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "e" / name).write_bytes(b"x")
-    names = [p.relative_to(tmp_path / "e").as_posix() for p in find_exam(tmp_path, "e")]
+    names = [p.relative_to(tmp_path / "e").as_posix() for p in find_exam(tmp_path, "e")[1]]
     assert names == ["1.jpg", "2.jpg", "10.jpg", "sub/3.jpg"]
     (tmp_path / "film.mp4").write_bytes(b"x")
-    assert find_exam(tmp_path, "film") == find_exam(tmp_path, "film.mp4") == [tmp_path / "film.mp4"]
-    assert find_exam(tmp_path, "nowhere") == find_exam(tmp_path, "a/b/c") == []
+    assert (
+        find_exam(tmp_path, "film")
+        == find_exam(tmp_path, "film.mp4")
+        == (tmp_path, [tmp_path / "film.mp4"])
+    )
+    assert find_exam(tmp_path, "nowhere")[1] == find_exam(tmp_path, "a/b/c")[1] == []
+
+
+def test_links_and_either_spelling_of_an_umlaut_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "E1").symlink_to(tmp_path / "store")
+    (tmp_path / "raw" / "Mu\u0308ller").mkdir()
+    (tmp_path / "raw" / "Mu\u0308ller" / "2.jpg").write_bytes(b"x")
+    assert [p.name for p in find_exam(tmp_path / "raw", "E1")[1]] == ["1.jpg"]
+    assert [p.name for p in find_exam(tmp_path / "raw", "M\u00fcller")[1]] == ["2.jpg"]
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "e/../../x"])

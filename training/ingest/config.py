@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,7 @@ class IngestConfig:
             it is missing. The same key gives the same ids again; never inside the archive.
         columns: Columns of the table.
         delimiter: Of a CSV table.
+        encoding: Of a CSV table: ``utf-8``, ``cp1252``, ...
         day_first: 3/4/2021 is the 3rd of April.
         profiles: Devices by name; the name becomes the records' source.
         require_profile: Leave frames out that no profile crops, instead of marking them.
@@ -124,6 +126,7 @@ class IngestConfig:
     secret: str
     columns: ColumnsConfig
     delimiter: str = ","
+    encoding: str = "utf-8"
     day_first: bool = True
     profiles: dict[str, ProfileConfig] = field(default_factory=dict)
     require_profile: bool = False
@@ -172,6 +175,10 @@ def _problems(config: IngestConfig) -> list[str]:
         found.append("secret: expected the path of a key file, found ''")
     if len(config.delimiter) != 1:
         found.append(f"delimiter: expected one character, found {config.delimiter!r}")
+    try:
+        codecs.lookup(config.encoding)
+    except LookupError:
+        found.append(f"encoding: expected a known one, found {config.encoding!r}")
     if config.video_fps <= 0:
         found.append(f"video_fps: expected a number above 0, found {config.video_fps}")
     if set(config.split) - set(_PARTS) or abs(sum(config.split.values()) - 1) > 1e-6:

@@ -47,6 +47,10 @@ _AGE = re.compile(
     r"|\b(?P<c>9\d|1[0-2]\d)\s?y/?o\b|\b(?P<d>9\d|1[0-2]\d)\s?(?:M|F)\b(?!\w)",
     re.IGNORECASE,
 )
+_WEEKDAY = re.compile(
+    r"\b(?:mon|tue(?:s)?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?[.,]?\s(?:the\s)?$",
+    re.IGNORECASE,
+)
 _BORN_YEAR = re.compile(r"\b(?:born|dob|d\.o\.b\.?|birth)\W{0,3}(?:in\s)?((?:19|20)\d\d)\b", re.I)
 
 
@@ -102,14 +106,17 @@ class Dates:
         day = _date_of(parts, self.day_first, self.examined)
         before = match.string[max(0, match.start() - 24) : match.start()]
         born = re.search(r"(?:born|dob|d\.o\.b\.?|birth(?:day)?)\W*(?:on\W*)?$", before, re.I)
-        if day in self.births or born:
+        if born or day in self.births or _century_ago(day, parts) in self.births:
             return FoundDate(*match.span(), "birth date", "[birth date]")
         if day is None:
             return FoundDate(*match.span(), "date", "[date]")
+        # A weekday beside it would tell the shift modulo seven.
+        weekday = _WEEKDAY.search(match.string[: match.start()])
+        start = weekday.start() if weekday else match.start()
         moved = day + timedelta(days=self.shift_days)
         whole = parts.get("day") or parts.get("a")
         shown = moved.isoformat() if whole else f"{moved:%Y-%m}"
-        return FoundDate(*match.span(), "date", shown)
+        return FoundDate(start, match.end(), "date", shown)
 
 
 def parse_date(text: str, day_first: bool = True) -> date | None:
@@ -133,7 +140,6 @@ def _date_of(parts: dict[str, str | None], day_first: bool, examined: date | Non
         return None
     year = int(spelt) if spelt else examined.year if examined else 0
     if year < 100:
-        # Endoscopy reports are younger than 1950; birth years of two digits are labelled as such.
         year += 2000 if year < 50 else 1900
     try:
         found = date(year, month, day)
@@ -142,6 +148,13 @@ def _date_of(parts: dict[str, str | None], day_first: bool, examined: date | Non
     if not spelt and examined is not None and found > examined + timedelta(days=183):
         found = found.replace(year=year - 1) if (month, day) != (2, 29) else found
     return found
+
+
+def _century_ago(day: date | None, parts: dict[str, str | None]) -> date | None:
+    """What a year of two digits may mean as well: 12.3.49 is a birth date of 1949."""
+    if day is None or len((parts.get("year") or "").lstrip("'’")) != 2 or day.year < 2000:
+        return None
+    return date(day.year - 100, day.month, min(day.day, 28 if day.month == 2 else day.day))
 
 
 def _month(word: str) -> int:

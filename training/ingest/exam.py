@@ -32,6 +32,9 @@ from training.ingest.raw import PathOutside, RawFrame, Trouble, find_exam, raw_f
 __all__ = ["UNKNOWN_SOURCE", "ExamReader", "Task"]
 
 UNKNOWN_SOURCE = "unknown"
+# Patterns take time that grows with the square of a hostile text; this many take seconds at worst.
+_MOST_CHARACTERS = 20_000
+_BLANKS = re.compile(r"[ \t]{2,}")
 _REASON_OF = {
     ImageCode.IMAGE_TRUNCATED: Reason.IMAGE_TRUNCATED,
     ImageCode.TOO_MANY_BYTES: Reason.IMAGE_SIZE,
@@ -115,9 +118,14 @@ class ExamReader:
     def _texts(self, task: Task, ledger: list[Entry]) -> tuple[str, str] | None:
         """Report and pathology, de-identified and apart; None where the exam is left out."""
         columns, cells = self._config.columns, task.cells
-        report = cells[columns.report]
+        # Runs of blanks say nothing, and patterns are slow on them.
+        report = _BLANKS.sub(" ", cells[columns.report])
         if not re.search(r"\w", report):
             ledger.append(Entry(Reason.REPORT_EMPTY, task.record))
+            return None
+        pathology = _BLANKS.sub(" ", cells[columns.pathology]) if columns.pathology else ""
+        if max(len(report), len(pathology)) > _MOST_CHARACTERS:
+            ledger.append(Entry(Reason.REPORT_TOO_LONG, task.record))
             return None
         language = language_of(report)
         if language not in self._config.languages:
@@ -130,9 +138,7 @@ class ExamReader:
         identities, dates = self._known(task)
         clean, removed = self._deidentifier.clean(report, identities, dates)
         kept, stated = split_pathology(clean)
-        pathology, more = "", Counter[str]()
-        if columns.pathology:
-            pathology, more = self._deidentifier.clean(cells[columns.pathology], identities, dates)
+        pathology, more = self._deidentifier.clean(pathology, identities, dates)
         if not re.search(r"\w", kept):
             ledger.append(Entry(Reason.REPORT_EMPTY, task.record))
             return None
@@ -162,21 +168,15 @@ class ExamReader:
         data = Path(self._config.data)
         name = task.cells[self._config.columns.frames] if self._config.columns.frames else task.exam
         try:
-            files = find_exam(data, name)
+            base, files = find_exam(data, name)
         except PathOutside:
             ledger.append(Entry(Reason.PATH_OUTSIDE, task.record))
             return None
         if not files:
             ledger.append(Entry(Reason.FRAMES_MISSING, task.record))
             return None
-        base = data.resolve() / name
         frames = _Frames(self._config, task, folder, ledger)
-        shown = raw_frames(
-            files,
-            base if base.is_dir() else base.parent,
-            self._config.kind,
-            self._config.video_fps,
-        )
+        shown = raw_frames(files, base, self._config.kind, self._config.video_fps)
         for position, item in enumerate(shown):
             frames.take(position, item)
         frames.finish()

@@ -127,7 +127,7 @@ def _parts(name: str) -> list[str]:
 
 def _is_doubtful(part: str) -> bool:
     """Whether a name is also a word: Brown, Long, Li, Barrett."""
-    return len(part) < 3 or is_plain_word(part) or part in EPONYMS
+    return (len(part) < 3 and part.isascii()) or is_plain_word(part) or part in EPONYMS
 
 
 def _spelt(part: str) -> str:
@@ -205,4 +205,6 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
     longest_first = sorted(set(patterns), key=lambda p: (-len(p), p))
     if not longest_first:
         return None
-    return re.compile(rf"(?<![^\W\d_])(?:{'|'.join(longest_first)})(?![^\W\d_])")
+    # Ideographs are written without blanks: only letters of alphabets show where a word ends.
+    letter = r"[^\W\d_\u3040-\u9fff\uac00-\ud7af]"
+    return re.compile(rf"(?<!{letter})(?:{'|'.join(longest_first)})(?!{letter})")

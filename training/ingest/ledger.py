@@ -24,6 +24,8 @@ class Reason(StrEnum):
     """Frames lie below the data folder that no row of the table names; left out."""
     REPORT_EMPTY = "report_empty"
     """The report holds no text, or nothing beside pathology; the exam is left out."""
+    REPORT_TOO_LONG = "report_too_long"
+    """Report or pathology have over 20,000 characters, which no report has; left out."""
     REPORT_LANGUAGE = "report_language"
     """The report is in a language (``detail``) that the recipe does not take."""
     REPORT_WITHOUT_LESION = "report_without_lesion"

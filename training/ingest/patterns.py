@@ -56,8 +56,9 @@ _NAME = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
 _TITLED = re.compile(rf"\b(?:{TITLES}\b\.?[ \t]*(?:med\.?\s*|dent\.?\s*)?)+", re.IGNORECASE)
 _LED = re.compile(
     r"\b(?:(?:seen|referred|performed|reported|dictated|typed|verified|signed|assisted|supervised"
-    r"|authori[sz]ed|validated|entered|reviewed|requested|approved|checked)[ \t]+(?:off[ \t]+)?by"
-    r"|signed|signature|endoscopist|operator|assistants?|trainee|supervisor|consultant|referrer"
+    r"|authori[sz]ed|validated|entered|reviewed|requested|approved|checked)[ \t]+"
+    r"(?:off[ \t]+|electronically[ \t]+)?by|in attendance|signed|signature|endoscopist"
+    r"|operator|assistants?|trainee|supervisor|consultant|referrer"
     r"|referring (?:doctor|physician|gp)|gp|cc|copy to|author|nurses?|patient(?:'s)? name|name"
     r"|surname|forename|first name|last name|c/o|under the care of)\b(?:[ \t]*:)?[ \t,]*\n?[ \t]*",
     re.IGNORECASE,

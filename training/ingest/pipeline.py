@@ -109,7 +109,8 @@ def _check_places(config: IngestConfig, out: Path) -> None:
 
 def _read_exams(config: IngestConfig, key: bytes, tasks: list[Task], place: Workplace) -> None:
     todo = [task for task in tasks if not place.fragment(task.record).is_file()]
-    workers = min(config.workers or os.cpu_count() or 1, max(len(todo), 1))
+    # At least two unless one is asked for: with one there is no process to lose to a crash.
+    workers = 1 if config.workers == 1 else max(2, min(_cores(config), len(todo)))
     done = run_tasks(todo, _work, workers, _start, (config, key, place))
     progress = track(
         done, "ingest", total=len(tasks), completed=len(tasks) - len(todo), update_period=1.0
@@ -118,6 +119,10 @@ def _read_exams(config: IngestConfig, key: bytes, tasks: list[Task], place: Work
         if not finished:
             row = Entry(Reason.DECODER_CRASHED, task.record).row()
             write_json(place.fragment(task.record), {"ledger": [row]})
+
+
+def _cores(config: IngestConfig) -> int:
+    return config.workers or os.cpu_count() or 1
 
 
 # At level DEBUG these log what they read: EXIF values, DICOM elements, texts.
@@ -147,10 +152,10 @@ def _tasks(config: IngestConfig, pseudonyms: Pseudonyms) -> tuple[list[Task], li
     in memory: 13,000 reports take about 40 MB.
     """
     labels, entries = _labels(config)
-    columns = config.columns
+    columns, form = config.columns, (config.delimiter, config.encoding)
     found: dict[str, Task] = {}
     lines: dict[str, int] = {}
-    for row in read_table(Path(config.data) / config.table, columns.named(), config.delimiter):
+    for row in read_table(Path(config.data) / config.table, columns.named(), *form):
         line = {"line": row.line}
         if row.problem:
             entries.append(Entry(Reason.ROW_UNREADABLE, told=line | {"detail": row.problem}))
@@ -182,7 +187,9 @@ def _labels(
     if table is None:
         return found, entries
     columns = [c for c in (table.exam, table.frame, table.lesion, table.neoplastic) if c]
-    for row in read_table(Path(config.data) / table.table, columns, config.delimiter):
+    for row in read_table(
+        Path(config.data) / table.table, columns, config.delimiter, config.encoding
+    ):
         lesion = _CELL.get(row.cells.get(table.lesion, "").lower())
         said = row.cells.get(table.neoplastic, "").lower() if table.neoplastic else ""
         if row.problem or lesion is None or said not in _CELL:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,7 @@ class PathOutside(Exception):
     """An exam's path leads out of the data folder; caught where the exam is read."""
 
 
-def find_exam(data: Path, name: str) -> list[Path]:
+def find_exam(data: Path, name: str) -> tuple[Path, list[Path]]:
     """Find the files of an exam.
 
     Args:
@@ -64,27 +66,33 @@ def find_exam(data: Path, name: str) -> list[Path]:
         name: Folder or file below it, with or without the file's suffix.
 
     Returns:
-        Files in natural order (2 before 10); empty when there are none.
+        The folder that frame names are relative to, and the files in natural order (2 before 10),
+        none where the exam is not there.
 
     Raises:
         PathOutside: The name leads out of the folder.
     """
-    root = data.resolve()
-    if not name or "\0" in name or name in (".", "/"):
-        return []
-    path = (root / name).resolve()
-    if not path.is_relative_to(root) or path == root:
+    if not name or "\0" in name:
+        return data, []
+    # As written: links below the data folder are the hospital's own, and may lead to its store.
+    root = os.path.abspath(data)  # noqa: PTH100
+    path = Path(os.path.normpath(os.path.join(root, name)))  # noqa: PTH118 - resolve() follows links
+    if not path.is_relative_to(root) or path == Path(root):
         raise PathOutside(name)
     try:
+        # File systems differ in how they compose an umlaut.
+        spellings = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
+        path = next((p for p in (path, *map(Path, spellings)) if p.exists()), path)
         if path.is_file():
-            return [path]
+            return path.parent, [path]
         if path.is_dir():
             files = [p for p in path.rglob("*") if _is_meant(p, path)]
         else:
             files = [p for p in path.parent.iterdir() if p.stem == path.name and p.is_file()]
     except OSError:
-        return []
-    return sorted(files, key=lambda p: _natural(p.relative_to(path.parent).as_posix()))
+        return data, []
+    base = path if path.is_dir() else path.parent
+    return base, sorted(files, key=lambda p: _natural(p.relative_to(path.parent).as_posix()))
 
 
 def raw_frames(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -34,13 +35,16 @@ class Row:
     problem: str = ""
 
 
-def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[Row]:
+def read_table(
+    path: Path, columns: Sequence[str], delimiter: str = ",", encoding: str = "utf-8"
+) -> Iterator[Row]:
     """Read a table row by row.
 
     Args:
-        path: .csv, .jsonl or .parquet file, UTF-8.
+        path: .csv, .jsonl or .parquet file.
         columns: Columns that are wanted; others are not read.
         delimiter: Of a CSV file.
+        encoding: Of a CSV file; others are UTF-8.
 
     Yields:
         Rows in order; a bad one costs none of its neighbours.
@@ -51,7 +55,7 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
     readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     try:
         if path.suffix.lower() == ".csv":
-            yield from _csv(path, columns, delimiter)
+            yield from _csv(path, columns, delimiter, encoding)
         else:
             yield from readers[path.suffix.lower()](path, columns)  # type: ignore[operator]
     except OSError as error:
@@ -59,9 +63,10 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
         raise ConfigError(f"table {path.name}: cannot be read: {reason}") from error
 
 
-def _csv(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
+def _csv(path: Path, columns: Sequence[str], delimiter: str, encoding: str) -> Iterator[Row]:
     csv.field_size_limit(_FIELD_BYTES)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -86,7 +91,7 @@ def _csv_row(line: int, header: list[str], values: list[str], columns: Sequence[
         return Row(line, {}, f"expected {len(header)} cells, found {len(values)}")
     cells = dict(zip(header, values, strict=True))
     if any("\udc80" <= char <= "\udcff" for cell in cells.values() for char in cell):
-        return Row(line, {}, "expected UTF-8, found other bytes")
+        return Row(line, {}, "expected the table's encoding, found other bytes")
     return Row(line, {name: _text(cells[name]) for name in columns})
 
 
