@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         aliases=["train"],
-        help="records -> three stages -> ONNX -> bundle -> figures; resumes",
+        help="raw data or records -> three stages -> ONNX -> bundle -> figures; resumes",
+        description="The whole path. What an archive is made of: the recipe's [ingest] table (a "
+        "hospital's raw data), --data (frames with an index), --archive (a ready one), or, with "
+        "none of these, drawn frames. Stopped or killed, the same command goes on.",
     )
     run.add_argument(
         "--config",
@@ -71,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--data",
         type=Path,
-        help="folder with index.csv and real frames; exams are composed of them",
+        help="folder with index.csv and real frames, of which exams are composed; with an [ingest] "
+        "table in the recipe, the raw data instead of the table's",
     )
     run.add_argument("--archive", type=Path, help="a ready archive instead of --data")
     run.add_argument(
@@ -118,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     ingest = commands.add_parser(
         "ingest",
         help="a hospital's raw data -> de-identified archive of records; resumes",
-        description="Reads exams (folders of images, DICOM or video files, and a report table) into "
-        "an archive that training reads. Names, numbers and dates are taken out of the texts, "
+        description="Reads exams (folders of images, DICOM or video files, and a report table) "
+        "into an archive that training reads. Names, numbers and dates are taken out of the texts, "
         "metadata off the frames; what is left out or marked stands in ledger.jsonl with a reason. "
         "The same command goes on where it was stopped. Settings are the recipe's [ingest] table: "
         "docs/ingestion.md. De-identification is an aid: a person must review the archive.",
@@ -129,12 +133,18 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--data", type=Path, help="folder of the raw data (default: ingest.data)")
     ingest.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
     ingest.set_defaults(run=_ingest)
-    phantom = commands.add_parser("phantom", help="draw an archive of phantom exams")
+    phantom = commands.add_parser("phantom", help="draw an archive of phantom exams, or raw data")
     phantom.add_argument("--out", type=Path, required=True, help="new folder for the archive")
     phantom.add_argument(
         "--exams", type=int, default=40, help="exams to draw, at least 16 (default 40)"
     )
     phantom.add_argument("--seed", type=int, default=1)
+    phantom.add_argument(
+        "--raw",
+        action="store_true",
+        help="a hospital's raw data instead: exam folders, report table with made-up names, "
+        "labels and a recipe for `run`",
+    )
     phantom.set_defaults(run=_phantom)
     sample = commands.add_parser(
         "sample",
@@ -204,21 +214,23 @@ def _run(args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     name = args.recipe
-    if args.data is None and args.archive is None:
-        name = "smoke" if name == "default" else name
+    drawn = args.data is None and args.archive is None
+    path = _recipe_path("smoke" if drawn and name == "default" else name)
+    recipe = load(path, args.set)
+    if drawn and recipe.ingest is None:
         print(
-            f"no DATA given: training the recipe {name} on drawn frames; "
+            f"no DATA given: training the recipe {recipe.name} on drawn frames; "
             "its scores mean nothing on real ones",
             flush=True,
         )
-    recipe = load(_recipe_path(name), args.set)
     out = args.out or Path("runs") / recipe.name
-    bundle = run(recipe, out, data=args.data, archive=args.archive)
+    own = None if path.parent == CONFIGS else path
+    bundle = run(recipe, out, path=own, data=args.data, archive=args.archive)
     if bundle is None:  # a rank that trained along
         return 0
     print(f"bundle: {bundle}  ({(time.monotonic() - start) / 60:.1f} min)")
     print((bundle / "MODEL_CARD.md").read_text("utf-8").split("## Operating points")[0])
-    print(f"serve it: make serve BUNDLE={bundle}")
+    print(f"look at it: {out / 'report.html'}\nserve it: make serve BUNDLE={bundle}")
     return 0
 
 
@@ -280,7 +292,12 @@ def _ingest(args: argparse.Namespace) -> int:
 
 def _phantom(args: argparse.Namespace) -> int:
     from training.archives import make_archive
+    from training.phantom_hospital import write_hospital
 
+    if args.raw:
+        recipe = write_hospital(args.out, args.exams, args.seed)
+        print(f"raw data: {args.out}\n  python -m training run --config {recipe}")
+        return 0
     make_archive(None, args.out, args.seed, exams=args.exams)
     print(f"archive: {args.out}")
     return 0

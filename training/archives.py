@@ -1,4 +1,4 @@
-"""A whole archive in one call: exams, the labelled sample, and the probes for shortcuts."""
+"""A whole archive in one call: composed, drawn or ingested."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 from training.compose import compose
 from training.errors import ArchiveRefused
+from training.ingest.config import IngestConfig
+from training.ingest.pipeline import ingest, ingest_key
+from training.ingest.summary import summary_text
 from training.phantom import compose_phantom
 from training.probes import report_probes
 from training.runs import file_digest, run_stage
 from training.sample import write_labelled_sample
 
-__all__ = ["archive_of_run", "make_archive"]
+__all__ = ["archive_of_run", "ingested_archive", "make_archive"]
 
 PHANTOM_EXAMS = 40
 
@@ -57,3 +60,26 @@ def archive_of_run(data: Path | None, out: Path, seed: int) -> Path:
         return make_archive(data, folder, seed)
 
     return run_stage(out / "0-archive", key, body)
+
+
+def ingested_archive(config: IngestConfig, data: Path | None, out: Path) -> Path:
+    """The archive of a run on a hospital's raw data, ``<out>/0-archive``: ingested once, resumed.
+
+    Args:
+        config: With absolute paths (``training.ingest.config.located``).
+        data: Raw data; None is the recipe's.
+        out: Folder of the run.
+
+    Raises:
+        ConfigError: Settings or tables cannot be used.
+        ArchiveRefused: No exam is left to make an archive of.
+        StaleInput: It was made from other tables or settings.
+    """
+    raw = (data or Path(config.data)).resolve()
+
+    def body(folder: Path) -> dict[str, Any]:
+        summary = ingest(config, raw, folder)
+        print(summary_text(summary))  # noqa: T201 - whoever ingests must see what was left out
+        return summary
+
+    return run_stage(out / "0-archive", ingest_key(config, raw), body)

@@ -16,7 +16,11 @@ KINDS = {
     "crop": "crops and frames are images of the sources as they are",
     "view": "views are windows cut as in training",
     "scope": "scope views are whole frames, with their lesions or with mucosa over them",
+    "exam": "exam frames are of the archive's own exams, by their labels or, where the report "
+    "tells of no lesion, by the report",
 }
+COMPOSED = "Composed patients of 10 to 40 background frames"
+EXAMS = "Patients are the archive's exams, once each, by their reports and pathology"
 TASKS = ("polyp_detection", "malignancy")
 
 
@@ -39,7 +43,7 @@ def figures_text(metrics: Mapping[str, Any]) -> str:
         [head],
         list(_frames(metrics["frames"])),
         list(_one_class(metrics["frames"])),
-        list(_patients(metrics["patients"])),
+        list(_patients(metrics["patients"], EXAMS if "exam" in metrics["frames"] else COMPOSED)),
         list(_by_frames(metrics.get("patients_by_frames", {}))),
         list(_without(metrics)),
         list(_sources(metrics.get("test_sources", {}))),
@@ -108,7 +112,7 @@ def _one_class(frames: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _patients(patients: Mapping[str, Any]) -> Iterator[str]:
+def _patients(patients: Mapping[str, Any], who: str) -> Iterator[str]:
     yield from _head(
         "patients (n)",
         "unify, as served (95 %)",
@@ -133,10 +137,9 @@ def _patients(patients: Mapping[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
     yield ""
     yield (
-        "Composed patients of 10 to 40 background frames. unify is the served probability; mean "
-        "(of the embeddings) and max (of the frames' margins) go through the same map with the "
-        "same term for the number of frames. The no-pixel model is told which frames show a "
-        "lesion. Intervals weigh a patient by the draws of all its lesions' groups."
+        f"{who}. unify is the served probability; mean (of the embeddings) and max (of the "
+        "frames' margins) go through the same map with the same term for the number of frames. The "
+        "no-pixel model is told which frames show a lesion. Intervals weigh a patient by the draws of all its lesions' groups."
     )
 
 

@@ -75,7 +75,7 @@ def exam_items(archive: Path, part: str) -> list[Item]:
             items.append(
                 Item(
                     path=frame,
-                    kind="frame",
+                    kind="exam",
                     polyp=polyp,
                     neoplastic=neoplastic,
                     group=_unit(record),
@@ -135,8 +135,8 @@ def check_known(archive: Path) -> None:
     if lacking:
         raise ArchiveRefused(
             f"the part calibrate needs at least {LEAST} of each to set probabilities and "
-            "thresholds; found\n" + "\n".join(lacking) + "\nLabel frames "
-            "(python -m training sample --help); pathology comes with ingestion"
+            "thresholds; found\n" + "\n".join(lacking) + "\nPathology comes with ingestion; label "
+            f"frames with\n  python -m training sample --archive {archive}"
         )
 
 
@@ -151,7 +151,7 @@ def _sizes(archive: Path) -> dict[str, str]:
         return {}
     with path.open("r", encoding="utf-8") as file:
         rows = (json.loads(line) for line in file)
-        return {row["frame"]: f"{row['width']}x{row['height']}" for row in rows}
+        return {row["path"]: f"{row['width']}x{row['height']}" for row in rows}
 
 
 def _drawn_free(records: Sequence[Record], count: int) -> set[Path]:

@@ -1,35 +1,48 @@
-"""A whole run: archive, three stages, packed bundle. Every step resumes.
+"""A whole run: archive, three stages, packed bundle, report. Every step resumes.
 
 Under torchrun rank 0 does all of it, and the others train along (``training.distributed``).
 
-<out>/0-archive     composed, drawn, or left out where an archive is given
+<out>/0-archive     ingested, composed or drawn; left out where an archive is given
 <out>/1- to 3-      the stages (training.stages)
 <out>/4-export      graphs and drafts
 <out>/<bundle>      the packed bundle
+<out>/report.html   what a person looks at (training.report)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from training.archives import archive_of_run
+from training.archives import archive_of_run, ingested_archive
 from training.compute import open_machine
 from training.config import Recipe
+from training.ingest.config import located
 from training.packing import make_bundle
+from training.real_exams import check_known, is_ingested
+from training.report.inputs import Inputs
+from training.report.page import write_report
 from training.stages import follow_stages, open_workshop, packed_from, run_stages
 
 __all__ = ["run"]
 
 
 def run(
-    recipe: Recipe, out: Path, *, data: Path | None = None, archive: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    path: Path | None = None,
+    data: Path | None = None,
+    archive: Path | None = None,
 ) -> Path | None:
     """Do what is not done yet.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe. With an ``[ingest]`` table the archive is ingested from raw data.
         out: Folder of the run.
-        data: Folder of real frames with an index; exams are composed of them. None draws them.
+        path: The recipe's file, where it is none that ships; the paths of ``[ingest]`` start from
+            its folder, and the report reads it.
+        data: Folder of real frames with an index, of which exams are composed, or of the raw data
+            that is ingested. None draws exams, or takes the recipe's raw data.
         archive: A ready archive instead.
 
     Returns:
@@ -37,19 +50,32 @@ def run(
 
     Raises:
         StaleInput: Something in ``out`` was made from other inputs.
-        ArchiveRefused: The archive, or the data, cannot be used.
+        ArchiveRefused: The archive, or the data, cannot be used; labels are missing.
         ParityError: An exported graph is beyond tolerance; nothing is packed.
         Stopped: SIGTERM or Ctrl-C came; what is done is kept.
     """
+    bundle = out / f"{recipe.bundle.name}-{recipe.bundle.version}"
     with open_machine(recipe.compute) as machine:
         if not machine.ranks.is_first:
             follow_stages(recipe, machine)
             return None
-        found = archive or archive_of_run(data, out, recipe.seed)
+        found = archive
+        if found is None and recipe.ingest is not None:
+            found = ingested_archive(
+                located(recipe.ingest, (path or out).resolve().parent), data, out
+            )
+            data = None  # it has no index
+        elif found is None:
+            found = archive_of_run(data, out, recipe.seed)
+        if is_ingested(found) and not bundle.exists():
+            check_known(found)
         shop = open_workshop(recipe, found, machine)
         last = run_stages(shop, out)
-    bundle = out / f"{recipe.bundle.name}-{recipe.bundle.version}"
     packed_from(bundle, recipe)
+    page = out / "report.html"
     if not bundle.exists():
+        page.unlink(missing_ok=True)
         make_bundle(shop, last / "weights.pt", out / "4-export", bundle, data)
+    if not page.exists():
+        write_report(Inputs(out, found, data, "select", out / "experiments", path), page)
     return bundle

@@ -271,7 +271,7 @@ def test_languages_are_told_apart(text: str, language: str) -> None:
         ("Inflammatory polyp, no adenoma seen.", False),
         ("Non-neoplastic polyp.", False),
         ("Normal colonic mucosa. No evidence of malignancy.", False),
-        ("1. Tubular adenoma. 2. Hyperplastic polyp.", None),
+        ("1. Tubular adenoma. 2. Hyperplastic polyp.", True),
         ("Indefinite for dysplasia.", None),
         ("Suspicious for adenocarcinoma.", None),
         ("Adenoma cannot be excluded.", None),

@@ -55,15 +55,16 @@ def is_neoplastic(pathology: str) -> bool | None:
     """Read the pathologist's verdict on an examination, by rules.
 
     True: an adenoma (tubular, villous, traditional serrated), dysplasia of any grade or a
-    carcinoma is stated and not denied; normal or inflamed mucosa elsewhere does not change that.
-    A sessile serrated lesion counts with dysplasia only.
+    carcinoma is stated and not denied; whatever else was found does not change that, since the
+    question is whether the examination found any. A sessile serrated lesion counts with dysplasia
+    only.
 
     False: only hyperplastic, inflammatory, other benign lesions, or normal mucosa.
 
-    None: nothing is stated, it is stated with doubt ("indefinite for", "cannot exclude"), both
-    neoplastic and other lesions were found, or a sessile serrated lesion without dysplasia. The
-    last is a precursor that endoscopic classifications place on either side, and its older name
-    "sessile serrated adenoma" says nothing of dysplasia; we choose to let it evaluate nothing.
+    None: nothing is stated, it is stated with doubt ("indefinite for", "cannot exclude"), or a
+    sessile serrated lesion without dysplasia and nothing neoplastic beside it. The last is a
+    precursor that endoscopic classifications place on either side, and its older name "sessile
+    serrated adenoma" says nothing of dysplasia; we choose to let it evaluate nothing.
 
     Args:
         pathology: Text of the pathology report, de-identified or not.
@@ -72,7 +73,7 @@ def is_neoplastic(pathology: str) -> bool | None:
     for sentence in sentences(pathology):
         found |= _verdicts(sentence.text)
     if "neoplastic" in found:
-        return None if "benign" in found else True
+        return True
     if found & {"serrated", "unsure"}:
         return None
     return False if found & {"benign", "normal"} else None

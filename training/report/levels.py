@@ -25,6 +25,7 @@ Bools = npt.NDArray[np.bool_]
 KINDS = {
     "patients": "patients",
     "frame": "whole frames",
+    "exam": "exam frames",
     "view": "views",
     "scope": "whole-frame views",
     "crop": "crops",
