@@ -123,6 +123,13 @@ def test_one_ledger_has_one_extractor_and_one_writer(tmp_path: Path) -> None:
         Ledger(path, Extractor())
 
 
+def test_a_ledger_without_an_entry_is_anybodys(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    Ledger(path, Extractor("m", "1:ab")).__exit__(None, None, None)
+    extract_reports(REPORTS, path)
+    assert read_ledger(path)[0] == Extractor()
+
+
 def test_lone_surrogates_have_a_digest() -> None:
     assert report_digest("\ud800") != report_digest("\udfff")
 

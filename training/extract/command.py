@@ -96,7 +96,7 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
         default="OPENAI_API_KEY",
         metavar="NAME",
         help="environment variable that holds the API key (default: OPENAI_API_KEY); without one "
-        "no key is sent, as local servers like it",
+        "the word none is sent, which local servers take",
     )
     parser.add_argument(
         "--timeout", type=float, default=120.0, help="seconds for one attempt (default 120)"

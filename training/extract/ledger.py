@@ -137,6 +137,8 @@ class Ledger:
         except OSError as error:
             raise StaleInput(f"{self.path.name}: another extraction is writing it") from error
         found, entries, whole = _read(self.path)
+        if found != extractor and not entries:
+            found, whole = None, 0  # begun, and stopped before anything was read
         if found is not None and found != extractor:
             raise StaleInput(
                 f"{self.path.name} was made by {_named(found)}, not by {_named(extractor)}; choose "
