@@ -139,7 +139,8 @@ def _patients(patients: Mapping[str, Any], who: str) -> Iterator[str]:
     yield (
         f"{who}. unify is the served probability; mean (of the embeddings) and max (of the "
         "frames' margins) go through the same map with the same term for the number of frames. The "
-        "no-pixel model is told which frames show a lesion. Intervals weigh a patient by the draws of all its lesions' groups."
+        "no-pixel model is told which frames show a lesion. Intervals weigh a patient by the draws "
+        "of all its lesions' groups."
     )
 
 
