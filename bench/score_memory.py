@@ -53,7 +53,9 @@ def main() -> None:
         archive = archive_of(args.work, count)
         for engine in args.engine:
             for workers in args.workers:
-                say(measured(archive, bundle, args.work / "scores", engine, workers, count))
+                out = args.work / f"scores-{os.getpid()}"  # two measurements may run at once
+                say(measured(archive, bundle, out, engine, workers, count))
+                shutil.rmtree(out)
 
 
 def archive_of(work: Path, count: int) -> Path:
@@ -97,7 +99,7 @@ def measured(archive: Path, bundle: Path, out: Path, engine: str, workers: int, 
     command += ["--engine", engine, "--workers", workers]
     peak: dict[str, dict[int, int]] = defaultdict(dict)
     cpu: dict[int, float] = {}
-    with (out.parent / "said.txt").open("w") as said:
+    with out.with_suffix(".txt").open("w") as said:
         run = subprocess.Popen(
             [sys.executable, *map(str, command)], stdout=said, stderr=subprocess.STDOUT
         )
@@ -108,7 +110,7 @@ def measured(archive: Path, bundle: Path, out: Path, engine: str, workers: int, 
                 cpu[pid] = max(cpu.get(pid, 0.0), cpu_seconds(pid))
             time.sleep(0.2)
     if run.returncode:
-        raise SystemExit((out.parent / "said.txt").read_text("utf-8"))
+        raise SystemExit(out.with_suffix(".txt").read_text("utf-8"))
     rate = rate_of(out)
     mb = {kind: [kb / 1024 for kb in found.values()] for kind, found in peak.items()}
     per_frame = 1000 * sum(cpu.values()) / count
