@@ -13,6 +13,7 @@ multi-lesion and polyp-free records included, no class sentences.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from training.reading import Exam, Lesion, similarity_tables
 from training.step import Bench, Encoded, Step
 
 __all__ = ["Batch", "Sampler", "attune", "batch_targets", "effective_band"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -288,17 +291,23 @@ def attune(folder: Path, bench: Bench, sampler: Sampler, schedule: Schedule) -> 
 
     Returns:
         Figures for the stamp: rows, effective-target quartiles, last losses.
+
+    Raises:
+        ConfigError: Targets are so soft that nothing is told apart. Targets that are nearly one-hot
+            (reports that state little, attributes dropped on purpose) train as CLIP does, with a
+            warning.
     """
     config = sampler.config
     quartiles = effective_band(sampler, 20, schedule.seed)
     most = max(config.batch / 4, 4.0)  # 8 of 32; a toy batch cannot be held to a quarter
-    if config.targets == "soft" and not 2.0 <= quartiles[1] <= most:
-        raise ConfigError(
-            f"attunement.tau = {config.tau:g}: expected a median of 2 to {most:g} effective "
-            f"targets of {config.batch}, found {quartiles[1]:.1f}; "
-            + ("raise" if quartiles[1] < 2 else "lower")
-            + " it"
-        )
+    told = (
+        f"attunement.tau = {config.tau:g}: expected a median of 2 to {most:g} effective "
+        f"targets of {config.batch}, found {quartiles[1]:.1f}"
+    )
+    if config.targets == "soft" and quartiles[1] > most:
+        raise ConfigError(f"{told}; lower it")
+    if config.targets == "soft" and quartiles[1] < 2:
+        log.warning("%s: nearly one-hot; raise it, or lower attunement.minimum_joint", told)
     history = train(folder, _Attunement(sampler), bench, schedule)
     save_weights(bench.model, folder / "weights.pt")
     return {
