@@ -41,7 +41,7 @@ from training.model import EndoClip, save_weights
 from training.reading import Exam, Lesion, similarity_tables
 from training.step import Bench, Encoded, Step
 
-__all__ = ["Batch", "Sampler", "attune", "batch_targets", "effective_band"]
+__all__ = ["Batch", "Sampler", "attune", "batch_targets", "check_band", "effective_band"]
 
 log = logging.getLogger(__name__)
 
@@ -286,6 +286,30 @@ def _class_contrast(
     return -torch.logsumexp(logp.masked_fill(other, -1e9), -1).mean()
 
 
+def check_band(config: AttunementConfig, median: float) -> None:
+    """Judge the effective number of targets before a step is trained.
+
+    Targets that are nearly one-hot (reports that state little, attributes dropped on purpose) train
+    as CLIP does, with a warning; a hospital's run must not end there after hours of cleansing.
+
+    Args:
+        config: Stage settings.
+        median: From ``effective_band``.
+
+    Raises:
+        ConfigError: Targets are so soft that nothing is told apart.
+    """
+    most = max(config.batch / 4, 4.0)  # 8 of 32; a toy batch cannot be held to a quarter
+    told = (
+        f"attunement.tau = {config.tau:g}: expected a median of 2 to {most:g} effective "
+        f"targets of {config.batch}, found {median:.1f}"
+    )
+    if config.targets == "soft" and median > most:
+        raise ConfigError(f"{told}; lower it")
+    if config.targets == "soft" and median < 2:
+        log.warning("%s: nearly one-hot; raise it, or lower attunement.minimum_joint", told)
+
+
 def attune(folder: Path, bench: Bench, sampler: Sampler, schedule: Schedule) -> dict[str, Any]:
     """Train stage 2 and write ``weights.pt``.
 
@@ -293,21 +317,10 @@ def attune(folder: Path, bench: Bench, sampler: Sampler, schedule: Schedule) -> 
         Figures for the stamp: rows, effective-target quartiles, last losses.
 
     Raises:
-        ConfigError: Targets are so soft that nothing is told apart. Targets that are nearly one-hot
-            (reports that state little, attributes dropped on purpose) train as CLIP does, with a
-            warning.
+        ConfigError: As ``check_band``.
     """
-    config = sampler.config
     quartiles = effective_band(sampler, 20, schedule.seed)
-    most = max(config.batch / 4, 4.0)  # 8 of 32; a toy batch cannot be held to a quarter
-    told = (
-        f"attunement.tau = {config.tau:g}: expected a median of 2 to {most:g} effective "
-        f"targets of {config.batch}, found {quartiles[1]:.1f}"
-    )
-    if config.targets == "soft" and quartiles[1] > most:
-        raise ConfigError(f"{told}; lower it")
-    if config.targets == "soft" and quartiles[1] < 2:
-        log.warning("%s: nearly one-hot; raise it, or lower attunement.minimum_joint", told)
+    check_band(sampler.config, quartiles[1])
     history = train(folder, _Attunement(sampler), bench, schedule)
     save_weights(bench.model, folder / "weights.pt")
     return {
