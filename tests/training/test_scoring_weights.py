@@ -9,13 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 
+from model_store.quality import QualityLimits, assess  # noqa: E402
 from tests.training.scored_archive import write_records  # noqa: E402
-from training.batches import FrameStore  # noqa: E402
-from training.cleansing import SENTENCES, score_frames, set_aside  # noqa: E402
+from training.batches import FrameStore, plain  # noqa: E402
+from training.cleansing import SENTENCES  # noqa: E402
 from training.config import Recipe, load  # noqa: E402
 from training.errors import ConfigError, StaleInput  # noqa: E402
 from training.exams import start_archive, write_archive  # noqa: E402
-from training.model import build, freeze, load_spec, save_weights  # noqa: E402
+from training.model import EndoClip, build, freeze, load_spec, save_weights  # noqa: E402
 from training.phantom import draw_exam  # noqa: E402
 from training.records import read  # noqa: E402
 from training.scoring.models import GateOnly, StageWeights  # noqa: E402
@@ -57,7 +58,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
     return path
 
 
-def test_one_pass_gives_what_cleansing_computes_in_two(
+def score_frames(
+    model: EndoClip, ids: torch.Tensor, store: FrameStore, paths: list[Path]
+) -> np.ndarray:
+    """Naive twin: the first sentence's probability, frame by frame."""
+    model.eval()
+    with torch.inference_mode():
+        captions = model.encode_ids(ids)
+        images = [model.encode_images(plain(store.get([p]), store.contract, PX)) for p in paths]
+        p = [torch.softmax(model.logit_scale * x @ captions.T, -1)[0, 0].item() for x in images]
+    return np.array(p)
+
+
+def set_aside(store: FrameStore, paths: list[Path]) -> list[str | None]:
+    """Naive twin: the gate's word, frame by frame."""
+    words = [assess(store.get([path])[0].numpy(), QualityLimits()) for path in paths]
+    return [None if word is None else str(word) for word in words]
+
+
+def test_one_pass_gives_what_two_naive_loops_do(
     tmp_path: Path, archive: Path, weights: Path, recipe: Recipe
 ) -> None:
     records = read(archive).records
@@ -68,7 +87,7 @@ def test_one_pass_gives_what_cleansing_computes_in_two(
     freeze(model, recipe.model.frozen_blocks, recipe.model.frozen_text_layers)
     model = model.to(memory_format=torch.channels_last)
     store = FrameStore(spec.contract)
-    expected = score_frames(model, tokenize(list(SENTENCES)), store, paths, PX)
+    expected = score_frames(model, tokenize(list(SENTENCES)), store, paths)
     reasons = set_aside(store, paths)
 
     described = StageWeights.of(weights, recipe.model, PX, SENTENCES)
