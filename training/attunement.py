@@ -41,7 +41,15 @@ from training.model import EndoClip, save_weights
 from training.reading import Exam, Lesion, similarity_tables
 from training.step import Bench, Encoded, Step
 
-__all__ = ["Batch", "Sampler", "attune", "batch_targets", "check_band", "effective_band"]
+__all__ = [
+    "AttunementTask",
+    "Batch",
+    "Sampler",
+    "attune",
+    "batch_targets",
+    "check_band",
+    "effective_band",
+]
 
 log = logging.getLogger(__name__)
 
@@ -212,8 +220,8 @@ class _Told:
     presence: list[str]
 
 
-class _Attunement:
-    """The stage's task."""
+class AttunementTask:
+    """The stage's task (``training.step.Task``)."""
 
     name = "attunement"
 
@@ -223,6 +231,7 @@ class _Attunement:
         self._tables = similarity_tables()
 
     def draw(self, rng: np.random.Generator) -> Step:
+        """Lesion frames, background frames and their texts."""
         config, batch = self.sampler.config, self.sampler.draw(rng)
         targets = batch_targets(batch, config, self._tables)
         look = Augmentation.draw(len(batch.frames), rng, keep_shape=True)
@@ -235,6 +244,7 @@ class _Attunement:
         return Step(batch.frames, look, texts, _Told(batch, targets, opinions, presence))
 
     def losses(self, model: EndoClip, encoded: Encoded, told: _Told) -> dict[str, Tensor]:
+        """Named losses over all rows."""
         batch, images, scale = told.batch, encoded.images, model.logit_scale
         b, weight = len(batch.texts), self.sampler.config.class_weight
         findings, opinions, presence = encoded.texts.split(
@@ -321,7 +331,7 @@ def attune(folder: Path, bench: Bench, sampler: Sampler, schedule: Schedule) -> 
     """
     quartiles = effective_band(sampler, 20, schedule.seed)
     check_band(sampler.config, quartiles[1])
-    history = train(folder, _Attunement(sampler), bench, schedule)
+    history = train(folder, AttunementTask(sampler), bench, schedule)
     save_weights(bench.model, folder / "weights.pt")
     return {
         "rows": len(sampler.rows),

@@ -30,6 +30,9 @@ __all__ = ["Bench", "Encoded", "Squares", "Step", "Task", "gradients", "own_fram
 DROPOUT_ROWS = 8
 """Rows that share a dropout stream, and are neither torn apart by ranks nor by pieces: few enough
 to deal out, and enough to fill a transformer."""
+DROPPED = {"Dropout": "p", "Dropout1d": "p", "Dropout2d": "p", "DropPath": "drop_prob"}
+DROPPED |= {"PatchDropout": "prob"}
+"""Layers of torch, timm and open_clip that drop at random, and the attribute with the share."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +250,7 @@ def _pieces(rows: range, count: int, unit: int) -> list[range]:
 def _unit(tower: nn.Module) -> int:
     """Rows of a tower that belong together: all are free where nothing is dropped."""
     for module in tower.modules():
-        share = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else None
-        share = share or getattr(module, "drop_prob", None) or getattr(module, "prob", None)
-        if module.training and share:  # timm's DropPath, open_clip's PatchDropout
+        share = DROPPED.get(type(module).__name__)
+        if module.training and share and getattr(module, share):
             return DROPOUT_ROWS
     return 1

@@ -40,7 +40,14 @@ from training.model import EndoClip, save_weights
 from training.reading import LEVELS, Exam
 from training.step import Bench, Encoded, Step
 
-__all__ = ["Bags", "PatientSampler", "class_query_loss", "record_targets", "unify_records"]
+__all__ = [
+    "Bags",
+    "PatientSampler",
+    "UnificationTask",
+    "class_query_loss",
+    "record_targets",
+    "unify_records",
+]
 
 OTHERS = 64
 """Background frames encoded a step to lengthen records with."""
@@ -220,8 +227,8 @@ class _Told:
     text_mask: Tensor
 
 
-class _Unification:
-    """The stage's task."""
+class UnificationTask:
+    """The stage's task (``training.step.Task``)."""
 
     name = "unification"
 
@@ -230,6 +237,7 @@ class _Unification:
         self.px = sampler.config.px
 
     def draw(self, rng: np.random.Generator) -> Step:
+        """Records, what lengthens them, and their texts."""
         bags = self.sampler.draw(rng)
         frames = [frame for own in bags.frames for frame in own]
         look = Augmentation.draw(len(frames), rng, keep_shape=True)
@@ -240,6 +248,7 @@ class _Unification:
         return Step(frames, look, texts + claims, _Told(bags, text_mask), bags.others, still)
 
     def losses(self, model: EndoClip, encoded: Encoded, told: _Told) -> dict[str, Tensor]:
+        """Named losses over all rows."""
         bags, device, weight = told.bags, encoded.images.device, self.sampler.config.class_weight
         images, mask = bags.padded(encoded.images, encoded.still), bags.mask.to(device)
         captions = encoded.texts[told.text_mask.numel() :]
@@ -273,7 +282,7 @@ def unify_records(
     Returns:
         Figures for the stamp.
     """
-    history = train(folder, _Unification(sampler, impression), bench, schedule)
+    history = train(folder, UnificationTask(sampler, impression), bench, schedule)
     save_weights(bench.model, folder / "weights.pt")
     return {
         "last_loss": float(np.mean(history[-20:])),
