@@ -51,8 +51,12 @@ class Machine:
         model.to(self.device)
         if self.checkpointing:
             model.clip.visual.set_grad_checkpointing(True)
-            if not model.text_is_frozen:
-                model.clip.text.set_grad_checkpointing(True)
+            text = model.clip.text
+            if hasattr(text, "pooler") and not model.text_is_frozen:
+                # open_clip calls it by a name that transformers 6 will not know.
+                text.transformer.activation_checkpointing_enable()
+            elif not model.text_is_frozen:
+                text.set_grad_checkpointing(True)
         if self.compile:
             model.clip.visual.compile()
         return model

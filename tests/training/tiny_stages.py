@@ -26,13 +26,12 @@ from model_store.images import InputContract
 from tests.training.test_attunement import _exams
 from training.attunement import Sampler, attune
 from training.batches import FrameStore
-from training.cleansing import cleanse
+from training.cleansing import _Detector, _Pools
 from training.compute import Machine, open_machine
 from training.config import Recipe, load
-from training.loop import Schedule, follow
-from training.model import EndoClip
+from training.loop import Schedule, follow, train
+from training.model import EndoClip, save_weights
 from training.reading import Exam
-from training.sample import Share
 from training.step import Bench
 from training.stopping import Stopped, stop_at_once
 from training.unification import PatientSampler, unify_records
@@ -120,9 +119,9 @@ def tiny_exams(folder: Path) -> list[Exam]:
 
 def tiny_recipe(**overrides: object) -> Recipe:
     """The smoke recipe with odd sizes: what ranks and pieces divide must not be divisible."""
-    odd = {"cleansing.batch": 9, "cleansing.px": 32, "attunement.batch": 33, "attunement.px": 32}
+    odd = {"cleansing.batch": 9, "attunement.batch": 33, "attunement.px": 32}
     odd |= {"attunement.tau": 0.12, "unification.records": 5, "unification.px": 32}
-    told = odd | {"cleansing.share": 0.5, "attunement.background": 6} | overrides
+    told = odd | {"attunement.background": 6} | overrides
     return load(SMOKE, [f"{key}={value}" for key, value in told.items()])
 
 
@@ -141,9 +140,13 @@ def run_stages(
     folders = [out / stage.partition("/")[0] for stage in (STAGES[0], *STAGES[2:])]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    share = Share(0.5, 0.5, 0.5, 0)
-    cleanse(folders[0], bench, exams[0].frames[0].parent, exams, share, recipe.cleansing, schedule)
+    # Cleansing's rounds without the scoring pass between them, which knows whole recipes alone.
     kept = kept_frames(exams)
+    free = [frame for exam in exams if not exam.positive for frame in exam.frames]
+    for name, count in (("round1", 2), ("round2", 1)):
+        pools = _Pools([frame for own in kept.values() for frame in own[:count]], free)
+        train(folders[0], _Detector(name, 32, recipe.cleansing.batch, pools), bench, schedule)
+    save_weights(bench.model, folders[0] / "weights.pt")
     attune(folders[1], bench, Sampler(exams, kept, recipe.attunement), schedule)
     sampler = PatientSampler(exams, kept, recipe.unification)
     unify_records(folders[2], bench, sampler, True, schedule)
