@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,19 +28,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from model_store.quality import QualityLimits, assess
-from training.batches import Augmentation, FrameStore, plain
-from training.config import CleansingConfig
-from training.errors import ConfigError, FrameUnreadable
+from training.batches import Augmentation
+from training.config import CleansingConfig, ComputeConfig, Recipe
+from training.errors import ConfigError
 from training.loop import Schedule, train
 from training.losses import caption_loss
 from training.model import EndoClip, save_weights
 from training.reading import Exam
 from training.records import write_jsonl
 from training.sample import Share
+from training.scoring.models import GateOnly, Model, StageWeights
+from training.scoring.scores import read_scores, score_archive
 from training.step import Bench, Encoded, Step
 
 __all__ = [
@@ -48,9 +49,7 @@ __all__ = [
     "Fate",
     "cleanse",
     "read_ledger",
-    "score_frames",
     "select",
-    "set_aside",
     "threshold",
 ]
 
@@ -58,8 +57,8 @@ log = logging.getLogger(__name__)
 
 SET_ASIDE = -1.0
 """Rank of a frame that the quality gate set aside: below every probability."""
-UNREADABLE = "unreadable"
-"""Reason of a frame that has no pixels to judge; it has no scores either."""
+FEW = 2000
+"""Frames below which one process scores them: another one costs 10 s to start."""
 SENTENCES = ("This is a colon with polyps.", "This is a colon without polyps.")
 
 
@@ -138,38 +137,6 @@ class _Pools:
         return first + second, torch.tensor([0] * half + [1] * (count - half))
 
 
-def score_frames(
-    model: EndoClip, ids: Tensor, store: FrameStore, paths: Sequence[Path], px: int
-) -> npt.NDArray[np.float64]:
-    """Probability of the positive sentence per frame: (n,) in 0-1."""
-    model.eval()
-    distinct = list(dict.fromkeys(paths))
-    found: dict[Path, float] = {}
-    with torch.inference_mode():
-        captions = model.encode_ids(ids)
-        for start in track(range(0, len(distinct), 64), description="scoring"):
-            part = distinct[start : start + 64]
-            pixels = plain(store.get(part).to(model.device), store.contract, px)
-            images = model.encode_images(pixels)
-            p = torch.softmax(model.logit_scale * images @ captions.T, -1)[:, 0].double()
-            found |= dict(zip(part, p.tolist(), strict=True))
-    return np.array([found[path] for path in paths])
-
-
-def set_aside(store: FrameStore, paths: Sequence[Path]) -> list[str | None]:
-    """Why each frame is set aside: by the quality gate's default limits, as unreadable, or None."""
-    limits = QualityLimits()
-    found: dict[Path, str | None] = {}
-    for path in track(dict.fromkeys(paths), description="quality gate"):
-        try:
-            reason = assess(store.get([path])[0].numpy(), limits)
-            found[path] = None if reason is None else str(reason)
-        except FrameUnreadable as error:
-            log.warning("frame set aside as unreadable: %s", error)
-            found[path] = UNREADABLE
-    return [found[path] for path in paths]
-
-
 @dataclass(frozen=True)
 class _Detector:
     """A round's task: the two sentences against frames drawn by claim."""
@@ -195,7 +162,7 @@ def cleanse(
     root: Path,
     exams: list[Exam],
     share: Share,
-    config: CleansingConfig,
+    recipe: Recipe,
     schedule: Schedule,
 ) -> dict[str, Any]:
     """Run both rounds, write ``ledger.jsonl`` and ``weights.pt`` into the folder.
@@ -207,23 +174,25 @@ def cleanse(
         exams: Exams of the train part and, scored but not trained on, of the select part.
         share: Prevalence; the upper end of its interval is kept, since a lost lesion costs more
             than a kept background frame.
-        config: Stage settings.
+        recipe: Gives the stage's settings, the towers and the engine that scores.
         schedule: Of each round.
 
     Returns:
         Figures for the stamp.
     """
+    config = recipe.cleansing
     everything = [frame for exam in exams for frame in exam.frames]
-    first_scores = folder / "round1.npy"
-    reasons = set_aside(bench.store, everything)
+    gate = GateOnly(bench.store.contract)
+    _, reasons = _scored(folder / "gate", root, exams, gate, recipe.compute)
     passed = np.array([reason is None for reason in reasons])
-    readable = np.array([reason != UNREADABLE for reason in reasons])
 
-    def scored() -> npt.NDArray[np.float64]:
-        scores = np.full(len(everything), SET_ASIDE)
-        ids = bench.tokenize(list(SENTENCES))
-        paths = [f for f, ok in zip(everything, readable, strict=True) if ok]
-        scores[readable] = score_frames(bench.model, ids, bench.store, paths, config.px)
+    def ranks(name: str) -> npt.NDArray[np.float64]:
+        weights = folder / f"{name}.pt"
+        if not weights.exists():  # other bytes of the same weights would make the scores stale
+            save_weights(bench.model, weights.with_suffix(".tmp"))
+            weights.with_suffix(".tmp").replace(weights)
+        stage = StageWeights.of(weights, recipe.model, config.px, SENTENCES)
+        scores, _ = _scored(folder / f"{name}-scores", root, exams, stage, recipe.compute)
         return scores
 
     def train_round(name: str, pools: _Pools) -> None:
@@ -234,11 +203,7 @@ def cleanse(
     positive = [f for e in training if e.positive for f in e.frames if f in usable]
     negative = [f for e in training if not e.positive for f in e.frames if f in usable]
     train_round("round1", _Pools(positive, negative))
-    if not first_scores.exists():
-        with first_scores.with_suffix(".tmp").open("wb") as file:
-            np.save(file, scored())
-        first_scores.with_suffix(".tmp").replace(first_scores)
-    round1 = np.load(first_scores)
+    round1 = ranks("round1")
     keep1 = _kept(exams, np.where(passed, round1, SET_ASIDE), share, config)
     chosen = [
         f
@@ -250,10 +215,13 @@ def cleanse(
     cap = math.ceil(config.negative_cap * len(chosen))
     order = np.random.default_rng([schedule.seed, 77]).permutation(len(negative))[:cap]
     train_round("round2", _Pools(chosen, [negative[i] for i in order]))
-    round2 = scored()
+    round2 = ranks("round2")
     keep2 = _kept(exams, np.where(passed, round2, SET_ASIDE), share, config)
     _write_ledger(folder / "ledger.jsonl", root, exams, round1, round2, reasons, keep2)
-    save_weights(bench.model, folder / "weights.pt")
+    (folder / "round2.pt").replace(folder / "weights.pt")
+    (folder / "round1.pt").unlink()
+    for name in ("gate", "round1-scores", "round2-scores"):  # all of it stands in the ledger
+        shutil.rmtree(folder / name)
     return {
         "share": share.value,
         "share_low": share.low,
@@ -262,6 +230,27 @@ def cleanse(
         "kept": int(sum(k.sum() for k in keep2)),
         "set_aside": int((~passed).sum()),
     }
+
+
+def _scored(
+    out: Path, root: Path, exams: list[Exam], model: Model, compute: ComputeConfig
+) -> tuple[npt.NDArray[np.float64], list[str | None]]:
+    """Score all frames by the pass of ``training score``, which streams and resumes.
+
+    Returns:
+        Probabilities (n,), ``SET_ASIDE`` where a frame cannot be read or the model gives none, and
+        the reasons (n,) of frames that are set aside.
+    """
+    few = sum(len(exam.frames) for exam in exams) < FEW
+    score_archive(out, root, exams, model, engine=compute.scoring, workers=1 if few else 0)
+    scores: list[float] = []
+    reasons: list[str | None] = []
+    for table in read_scores(out):
+        reasons += table["reason"].to_pylist()
+        if "probability" in table.column_names:
+            told = table["probability"].to_pylist()
+            scores += [SET_ASIDE if p is None else p for p in told]
+    return np.array(scores), reasons
 
 
 def _kept(

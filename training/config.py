@@ -49,6 +49,7 @@ class ComputeConfig:
         checkpointing: Recompute activations in the backward pass instead of keeping them.
         compile: Run the image tower through ``torch.compile``.
         checkpoint_s: Seconds between step checkpoints.
+        scoring: Engine of the passes over all frames: ``local`` processes or ``ray``.
     """
 
     device: str
@@ -60,6 +61,7 @@ class ComputeConfig:
     checkpointing: bool
     compile: bool
     checkpoint_s: float
+    scoring: str
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,7 @@ SHARES = (
 CHOICES = {
     "compute.device": ("auto", "cpu", "cuda"),
     "compute.precision": ("fp32", "bf16", "fp16"),
+    "compute.scoring": ("local", "ray"),
     "cleansing.selection": ("pooled", "per_exam"),
     "attunement.targets": ("soft", "one_hot", "plain"),
     "bundle.text_precision": ("fp32", "int8"),

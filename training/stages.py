@@ -120,7 +120,7 @@ def open_workshop(recipe: Recipe, archive: Path, machine: Machine | None = None)
     for error in found.errors:
         log.warning("record left out: %s", error)
     spec = load_spec(recipe.model.config)
-    exams = read_exams(found.records, recipe.attributes, found.path)
+    exams = read_exams(found.records, recipe.attributes, found.path, found.composed)
     return Workshop(recipe, spec, found, exams, _store(recipe, spec), machine)
 
 
@@ -219,7 +219,7 @@ def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, A
     share = read_share(root, config.share, {f.relative_to(root).as_posix() for f in asked})
     exams = [e for e in shop.exams if e.part in ("train", "select")]
     schedule = shop.schedule(config.steps, config.lr, 1)
-    figures = cleansing.cleanse(folder, shop.bench(None), root, exams, share, config, schedule)
+    figures = cleansing.cleanse(folder, shop.bench(None), root, exams, share, shop.recipe, schedule)
     figures |= report_cleansing(shop.archive.path, folder, exams, share)
     return figures
 

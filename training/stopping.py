@@ -34,7 +34,6 @@ def stop_at_once() -> Iterator[None]:
 
     For work that writes whole files or none, and is redone or resumed by the same command.
     """
-
     here = os.getpid()
 
     def stop(signum: int, _frame: FrameType | None) -> None:
