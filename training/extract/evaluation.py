@@ -1,7 +1,7 @@
 """Measure an extractor on the labelled sets: a table for people, JSON for what is built on it.
 
     {"extractor": "rules" | model, "prompt": "1:...", "date": ..., "commit": ...,
-     "seconds_per_text": ...,
+     "seconds_per_text": of those read by this run, null where it read none,
      "sets": {"known": {"texts", "micro": {"mentions", "found", "precision", "recall", "f1", "low",
                         "high"}, "macro": {"f1", "low", "high"}, "attributes": {name: as micro}},
               "blind": ..., "reports": ...},
@@ -26,7 +26,7 @@ import numpy as np
 from training.extract.agreement import Mention, agreement, counts
 from training.extract.extraction import Asking, extract_reports
 from training.extract.labels import SETS, LabelledText, labelled
-from training.extract.ledger import BY_LLM, Entry, ReadLesion
+from training.extract.ledger import BY_LLM, Entry, ReadLesion, read_ledger
 from training.extract.prompt import prompt_name
 from training.runs import commit
 
@@ -55,14 +55,15 @@ def evaluation(ledger: Path, texts: Path, asking: Asking | None = None) -> dict[
         except FileNotFoundError as error:
             skipped[name] = f"{error.filename} is not there"
     reports = {_key(name, t): t.text for name, labels in found.items() for t in labels}
+    known = len(read_ledger(ledger)[1]) if ledger.exists() else 0
     start = time.monotonic()
     entries = extract_reports(reports, ledger, asking)
-    seconds = time.monotonic() - start
+    seconds, read = time.monotonic() - start, len(entries) - known
     figures: dict[str, Any] = {
         "extractor": asking.endpoint.model if asking else "rules",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
-        "seconds_per_text": round(seconds / len(reports), 5),
+        "seconds_per_text": round(seconds / read, 5) if read > 0 else None,
         "sets": {
             n: _measured(n, labels, entries, asking is not None) for n, labels in found.items()
         },
@@ -91,7 +92,8 @@ def evaluation_table(figures: Mapping[str, Any]) -> str:
         lines += ["", f"{name}: not measured, {why}"]
     for reason, number in figures.get("fallbacks", {}).items():
         lines.append(f"{number:6d} by the rules: {reason}")
-    lines += ["", f"{figures['seconds_per_text']:.4f} s a text"]
+    if figures["seconds_per_text"] is not None:
+        lines += ["", f"{figures['seconds_per_text']:.4f} s a text"]
     return "\n".join(lines)
 
 
