@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from training.attribute_rules import (
     ATTRIBUTES,
+    BACKGROUND,
     CONTEXT_RULES,
+    DENIAL_WITHIN,
     ORDINAL,
     PARIS_GROUPS,
-    RULES,
     SHAPES,
     Rule,
 )
+from training.form_rules import FORM_RULES
 from training.lesion_clauses import NOUN, clauses_by_lesion, is_group, told_once
 from training.opinions import (
     lesion_text,
@@ -26,7 +28,8 @@ from training.opinions import (
     without_pathology,
 )
 from training.sentences import Sentence, is_historical, is_pathology, negated, sentences
-from training.size_paris import paris_in, size_band, size_in, size_words_in
+from training.size_paris import composed_size_in, paris_in, size_band, size_in, size_word_in
+from training.surface_rules import SURFACE_RULES
 
 __all__ = [
     "ATTRIBUTES",
@@ -84,9 +87,14 @@ class Finding:
     spans: tuple[tuple[int, int], ...] = ()
 
 
+RULES = (*SURFACE_RULES, *FORM_RULES)
+# Of these a report also tells what lies around the lesion.
+_OF_MUCOSA = frozenset({"colour", "surface_texture", "surface_integrity", "vessel_pit_pattern"})
 # Findings that are no lesions; a clause without a lesion's name that tells of them is theirs.
 _ELSE = re.compile(
-    r"\b(?:aph?thous|ulcers|colitis|inflam\w+|an?asta?omo\w+|h?a?emorrhoid\w*|diverticul\w+|ileum"
+    r"\b(?:aph?thous|ulcers|(?:rectal|anal|colonic|caecal|ileal|solitary|linear) ulcer|proctitis"
+    r"|ileitis|duodenitis|gastritis|angiodysplas\w+|angioecta\w+|pieces of tissue|colitis"
+    r"|inflam\w+|an?asta?omo\w+|h?a?emorrhoid\w*|diverticul\w+|ileum"
     r"|ileal|throughout|scars?|loss of vascular\w*)\b",
     re.IGNORECASE,
 )
@@ -94,11 +102,13 @@ _ELSE = re.compile(
 Told = tuple[int, tuple[tuple[int, int], ...], dict[str, AttributeValue], dict[str, AttributeValue]]
 
 
-def extract(report: str) -> list[Finding]:
+def extract(report: str, size_words: bool = False) -> list[Finding]:
     """Read one finding per lesion.
 
     Args:
         report: free text with or without section headers.
+        size_words: read "small", "large" and their like as the bands by which composed reports
+            choose these words; a hospital's reports give them no such meaning.
 
     Returns:
         Findings in the order in which the lesions are first mentioned; empty when no lesion
@@ -110,9 +120,9 @@ def extract(report: str) -> list[Finding]:
             lesions.setdefault(number, []).append(clause)
     read: list[Told] = []
     for order, (number, clauses) in enumerate(lesions.items(), start=1):
-        attributes, context = _read(clauses)
+        attributes, context = _read(clauses, size_words)
         group = len(clauses) == 1 and is_group(clauses[0])
-        if group and not attributes and order < len(lesions):
+        if group and not (attributes or composed_size_in(clauses[0].text)) and order < len(lesions):
             continue
         spans = tuple((clause.start, clause.end) for clause in clauses)
         read.append((number, spans, attributes, context))
@@ -196,14 +206,16 @@ def _speaks_of_lesion(clause: Sentence) -> bool:
         return True
     if _ELSE.search(clause.text):
         return False
-    attributes, context = _read([clause])
+    attributes, context = _read([clause], size_words=True)
     return bool(attributes) or "shape" in context
 
 
-def _read(clauses: list[Sentence]) -> tuple[dict[str, AttributeValue], dict[str, AttributeValue]]:
+def _read(
+    clauses: list[Sentence], size_words: bool
+) -> tuple[dict[str, AttributeValue], dict[str, AttributeValue]]:
     attributes: dict[str, AttributeValue] = {}
     context: dict[str, AttributeValue] = {}
-    _read_size(clauses, attributes, context)
+    _read_size(clauses, attributes, context, size_words)
     for clause in clauses:
         paris = paris_in(clause.text)
         if paris and "paris" not in attributes and not negated(clause.text, *paris[1:]):
@@ -228,6 +240,7 @@ def _read_size(
     clauses: list[Sentence],
     attributes: dict[str, AttributeValue],
     context: dict[str, AttributeValue],
+    size_words: bool,
 ) -> None:
     for clause in clauses:
         if found := size_in(clause.text):
@@ -236,7 +249,7 @@ def _read_size(
             context["size_mm"] = _value(clause, f"{mm:g}", start, end)
             return
     for clause in clauses:
-        words = size_words_in(clause.text)
+        words = size_word_in(clause.text) or (size_words and composed_size_in(clause.text))
         if words and not negated(clause.text, *words[1:]):
             attributes["size_band"] = _value(clause, *words)
             return
@@ -250,14 +263,22 @@ def _apply(
     for rule in rules:
         for clause in clauses:
             for match in rule.pattern.finditer(clause.text):
-                if not negated(clause.text, match.start(), match.end()) or (
-                    match.group().lower().startswith(("no", "did", "does", "would", "absent"))
-                ):
+                if rule.name in _OF_MUCOSA and _of_background(rule, clause.text, match):
+                    continue
+                if DENIAL_WITHIN.match(match.group()) or not negated(clause.text, *match.span()):
                     into.setdefault(rule.name, _value(clause, rule.value, *match.span()))
                 elif rule.denied:
                     denied.setdefault(rule.name, _value(clause, rule.denied, *match.span()))
     for name, value in denied.items():
         into.setdefault(name, value)
+
+
+def _of_background(rule: Rule, text: str, match: re.Match[str]) -> bool:
+    """Say whether the words describe the mucosa around the lesion ("the normal mucosa is red")."""
+    if rule.value == "isochromatic":
+        return False
+    before = text[max(0, match.start() - 80) : match.start()]
+    return bool(BACKGROUND.search(before) or BACKGROUND.match(text[match.end() : match.end() + 60]))
 
 
 def _mix_colours(clauses: list[Sentence], attributes: dict[str, AttributeValue]) -> None:

@@ -29,7 +29,8 @@ _MANY = (
 _NEW = re.compile(
     r"^\W*(?:there\s+(?:is|was|are|were)\s+|we (?:saw|found|noted)\s+|[A-Za-z -]{3,30}:\s*"
     r"|(?:in|at|within)\s+(?:the\s+)?[\w ]{3,30}?,?\s+)?(?:also\s+)?"
-    rf"(?:(?:an?|another|one further|one|further|additional|a further|{_MANY}|\d+)\b|{_SIZE})"
+    rf"(?:(?:an?|another|one further|one|further|additional|a further|synchronous|separate"
+    rf"|second|adjacent|{_MANY}|\d+)\b|{_SIZE})"
     r"(?:[ -](?![^.]{0,5}\bof the (?:polyp|lesion))[\w.,/+-]+){0,12}?[ -]"
     rf"{LESION}\b",
     re.IGNORECASE,
@@ -39,17 +40,36 @@ _PLACE = re.compile(rf"^\W*(?:[\w/]+[ -]){{0,3}}?{_SITE}\b[ \w]{{0,20}}?\s?(?P<m
 _THE = re.compile(
     rf"\b(?:the|this|that|these|those|both|each|all|its)(?: (?!{_SITE})[\w-]+){{0,4}} $", re.I
 )
-_OTHER = re.compile(r"^(?:and )?(?:the )?(?:other|another|one)\b", re.IGNORECASE)
+_OTHER = re.compile(
+    r"^(?:and )?(?:the )?(?:other|another|one)\b|^\(?(?:[a-f]|i{1,3}|iv)\)\s", re.IGNORECASE
+)
+# Said of lesions that were named before.
+_ONE_OF = re.compile(r"^(?:and )?(?:the )?(?:larger|bigger|smaller|former|latter)\b", re.IGNORECASE)
+# A size, or a place and a size, that opens a clause.
+_SIZED = re.compile(
+    rf"^\W*(?:(?:and|in|at|the) ){{0,2}}(?:(?:[\w/]+[ -]){{0,3}}?{_SITE}[:,-]? ?)?\(?{_SIZE}(?!\w)",
+    re.I,
+)
 _SPLIT = re.compile(
-    rf"(?:,\s*and|,|;|\band|\bplus)\s+(?=(?:(?:at|in) the [\w ]{{3,25}}? )?(?:an?|another|one"
-    rf"|a second|a further)\b(?:\s[\w.<>+/-]+){{1,8}}?\s{LESION}\b)"
-    # Marks that need no lesion before them.
-    rf"|(?P<sure>[:;,]\s+(?=\(\d\)\s|{LESION} \d\b(?! ?[mc]m)|(?:an? |the )?(?:second|third|fourth"
-    rf"|other)\b|one {_SIZE}))",
+    # "a 3 mm polyp in A and a 12 mm polyp in B"
+    r"(?:,\s*and|,|;|\band|\bplus|\bas well as|\balong with|\btogether with)\s+"
+    rf"(?=(?:(?:at|in) the [\w ]{{3,25}}? )?(?:(?:an?|another|one|a second|a further)\b|{_SIZE})"
+    rf"(?:\s[\w.<>+/-]+){{1,8}}?\s{LESION}\b)"
+    # Marks that need no lesion before them: "(1)", "b)", "lesion 2", "the other", "one 4 mm".
+    r"|(?P<sure>[:;,]\s+(?:and\s+)?(?=\(?\d\)\s|\(?(?:[a-f]|i{1,3}|iv)\)\s"
+    rf"|{LESION} \d\b(?! ?[mc]m)|(?:an? |the )?(?:second|third|fourth|other|larger|smaller|bigger"
+    rf"|former|latter)\b|one {_SIZE}|another\b[^.;,]{{0,40}}?{_SIZE})|\s+(?=\(?[2-9]\)\s)"
+    # "caecum (3 mm) and sigmoid (12 mm)"
+    rf"|(?<=\))(?:,| and|, and)\s+(?=(?:in |at )?(?:the )?[\w ]{{3,25}}? \({_SIZE}))"
+    # Goes on from a lesion anywhere before it: "Polyps: 3 mm caecum; 5 mm sigmoid; 4 mm rectum".
+    rf"|(?P<list>;\s+(?=[^;]{{0,80}}?\b(?:{LESION}\b|\d+ ?[mc]m\b)))",
     re.IGNORECASE,
 )
 # "Two polyps in the sigmoid:" before the two.
-_GROUP = re.compile(rf"^[^:]*\b{_MANY}(?: [\w-]+){{0,3}} {LESION}\b[^:]*$", re.IGNORECASE)
+_GROUP = re.compile(
+    rf"^[^:]*\b{_MANY}(?: [\w-]+){{0,3}} {LESION}\b[^:]*$|^(?:[\w-]+ ){{0,3}}(?:pol+yps|lesions)$",
+    re.IGNORECASE,
+)
 
 
 def clauses_by_lesion(report: str) -> Iterator[tuple[int, Sentence]]:
@@ -64,9 +84,10 @@ def clauses_by_lesion(report: str) -> Iterator[tuple[int, Sentence]]:
         if sentence.section == "impression" or is_historical(sentence):
             current = 0
             continue
-        for clause in _clauses(sentence):
+        for place, clause in enumerate(_clauses(sentence)):
             keys = told_once(clause)
-            current, last = _next_lesion(clause, current, last, keys, told.get(current, set()))
+            known = told.get(current, set())
+            current, last = _next_lesion(clause, current, last, keys, known, place > 0)
             if current:
                 told.setdefault(current, set()).update(keys)
                 yield current, clause
@@ -85,7 +106,7 @@ def told_once(clause: Sentence) -> set[str]:
 
 
 def _next_lesion(
-    clause: Sentence, current: int, last: int, keys: set[str], told: set[str]
+    clause: Sentence, current: int, last: int, keys: set[str], told: set[str], inside: bool
 ) -> tuple[int, int]:
     """Say whose a clause is.
 
@@ -95,6 +116,7 @@ def _next_lesion(
         last: Highest number given so far.
         keys: What the clause tells (``told_once``).
         told: What was told of the lesion before.
+        inside: The clause goes on a sentence.
 
     Returns:
         Number of its lesion, 0 for none, and the highest number.
@@ -103,7 +125,7 @@ def _next_lesion(
     noun = NOUN.search(clause.text)
     if noun and negated(clause.text, noun.start(), noun.end()):
         return 0, last
-    if numbered and (noun or numbered.group("list") or numbered.group("hash")):
+    if numbered and (noun or numbered.lastgroup in ("list", "hash", "alone")):
         number = lesion_number(numbered)
         return number, max(last, number)
     place = _PLACE.match(clause.text)
@@ -114,8 +136,10 @@ def _next_lesion(
         new = current == 0 or again or bool(_NEW.match(clause.text))
     else:
         new = ("paris" in keys and (current == 0 or marked)) or bool(
-            keys and _OTHER.match(clause.text)
+            keys and (_OTHER.match(clause.text) or (current and _ONE_OF.match(clause.text)))
         )
+        # A list inside of a sentence: "Polyps: 3 mm in the caecum; 5 mm in the sigmoid".
+        new = new or (inside and "size" in keys & told and bool(_SIZED.match(clause.text)))
         if not new and marked:
             return 0, last
     return (last + 1, last + 1) if new else (current, last)
@@ -125,7 +149,8 @@ def _clauses(sentence: Sentence) -> list[Sentence]:
     """Cut "a 3 mm polyp in A and a 12 mm polyp in B" between its two lesions."""
     cuts, cut = [], 0
     for match in _SPLIT.finditer(sentence.text):
-        if match.group("sure") or NOUN.search(sentence.text, cut, match.start()):
+        since = 0 if match.group("list") else cut
+        if match.group("sure") or NOUN.search(sentence.text, since, match.start()):
             cuts.append((cut, match.start()))
             cut = match.end()
     cuts.append((cut, len(sentence.text)))

@@ -28,7 +28,10 @@ NUMBERED = re.compile(
     rf"|#\s*)?(?P<digit>[1-9]\d?"
     rf"|{'|'.join(_COUNTS)})\b(?!\s*(?:mm|cm|x\b|-\s*[\dI]))"
     rf"|(?P<ordinal>{'|'.join(_ORDINALS)})\s+(?:[\w-]+\s+)"
-    rf"{{0,4}}?{LESION})|^\(?(?P<list>\d{{1,2}})[.):]\s|^#(?P<hash>\d{{1,2}})\b",
+    rf"{{0,4}}?{LESION})|^\(?(?P<list>\d{{1,2}})[.):]\s|^#(?P<hash>\d{{1,2}})\b"
+    # "The second, at the splenic flexure, was red"
+    rf"|^the (?P<alone>{'|'.join(_ORDINALS)})(?: one)?(?=[,:]| (?:is|was|measur\w+|at|in|lies"
+    rf"|lay)\b)",
     re.IGNORECASE,
 )
 _NEOPLASTIC = re.compile(
@@ -142,7 +145,7 @@ def lesion_number(match: re.Match[str]) -> int:
     digit = match.group("digit") or match.group("list") or match.group("hash")
     if digit:
         return _COUNTS.get(digit.lower()) or int(digit)
-    return _ORDINALS[match.group("ordinal").lower()]
+    return _ORDINALS[(match.group("ordinal") or match.group("alone")).lower()]
 
 
 def opinions(report: str) -> dict[int, tuple[str, str]]:

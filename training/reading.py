@@ -91,13 +91,16 @@ class Exam:
     part: str
 
 
-def read_exams(records: list[Record], config: AttributesConfig, archive: Path) -> list[Exam]:
+def read_exams(
+    records: list[Record], config: AttributesConfig, archive: Path, size_words: bool = False
+) -> list[Exam]:
     """Read every record's report, in order.
 
     Args:
         records: Of one archive.
         config: What reads the reports, and what of it is spoilt for an ablation.
         archive: The archive's folder.
+        size_words: The rules read "small" and "large" as bands, as composed reports mean them.
 
     Raises:
         ArchiveRefused: There is no such ledger.
@@ -105,7 +108,7 @@ def read_exams(records: list[Record], config: AttributesConfig, archive: Path) -
         RecordError: The ledger is damaged.
     """
     if config.source == "rules":
-        exams = [_exam(record, extract(record.report)) for record in records]
+        exams = [_exam(record, extract(record.report, size_words)) for record in records]
     else:
         exams = _from_ledger(records, archive / config.source, archive)
     if config.corrupted or config.dropped:

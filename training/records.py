@@ -89,6 +89,11 @@ class Archive:
     split: dict[str, str]
     digest: str
 
+    @property
+    def composed(self) -> bool:
+        """Its reports were written from measured values, by this package."""
+        return self.kind != "ingested"
+
     def part(self, name: str) -> list[Record]:
         """Return the records of one part, in file order."""
         return [record for record in self.records if record.part == name]

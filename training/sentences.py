@@ -31,7 +31,7 @@ _HEADER = re.compile(
 # A full stop ends a sentence only before white space, a comma (generated reports write ".,")
 # or the end, so that "1.2 cm" survives; abbreviations are put back by the look-behinds.
 _END = re.compile(
-    r"(?:(?<!\bapprox)(?<!\bca)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)(?<!\bno)(?<!\bfig)(?<!\bvs)"
+    r"(?:(?<!\bapprox)(?<!\baprox)(?<!\bca)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)(?<!\bno)(?<!\bfig)(?<!\bvs)"
     r"(?<!\n\d)(?<!^\d)[.!?](?=[\s,]|$),?|\n+)",
     re.IGNORECASE,
 )
@@ -45,14 +45,16 @@ _PATHOLOGY = re.compile(
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
-    r"\b(?:history of|previous(?:ly)?|prior(?! to\b)|known(?! (?:\w+ ){0,2}\w+:)"
+    r"\b(?:history of|(?:previous(?:ly)?|prior)(?!(?: [\w-]+){1,2}? (?:site|scar|tattoo\w*|bed)\b"
+    r"| tattoo\w*|ly tattoo\w*)(?! to\b)|known(?! (?:\w+ ){0,2}\w+:)"
     r"|surveillance|family history|follow[- ]?up of"
     r"|polypectomy (?:in|\d+ )|last (?:colonoscopy|examination)|in (?:19|20)\d\d|\?\s*polyps?)\b",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(
     r"\b(?:no evidence of|no sign(?:s)? of|no features? of|not|no|without(?: any)?|absence of"
-    r"|absent|free (?:of|from)|negative for|neither|nor|never|lack(?:s|ing)?(?: of)?|nil|excluded?"
+    r"|absent|free (?:of|from)|negative for|devoid of|nothing|neither|nor|never|lack(?:s"
+    r"|ing)?(?: of)?|nil|excluded?"
     r"|rules? out|ruled out|rather than|cannot see)\b",
     re.IGNORECASE,
 )
@@ -64,11 +66,14 @@ _STOP = re.compile(
 _AFTER = re.compile(
     r"^\s*(?:\w+\s+){0,3}?(?:(?:is|was|are|were|has been|have been|be)\s+)?"
     r"(?:absent|not (?:seen|present|identified|noted|found|visible|observed|detected|evident)"
-    r"|excluded|ruled out|none)\b",
+    r"|excluded|ruled out|none|negative|nil)\b",
     re.IGNORECASE,
 )
 # "Ulceration: none" in a form.
-_FORM = re.compile(r"\s*:\s*(?:none|nil|no|absent|not (?:seen|present))\b", re.IGNORECASE)
+_FORM = re.compile(
+    r"\s*[:=]\s*(?:none|nil|no|nay|absent|negative|n/?a|0|not (?:seen|present|visible))\b",
+    re.IGNORECASE,
+)
 _NOT_NEGATION = re.compile(
     r"\b(?:not only|no doubt|no longer|not uniform|not entirely)\b", re.IGNORECASE
 )

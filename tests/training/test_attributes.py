@@ -23,8 +23,8 @@ from training.attributes import (
 from training.report_text import LesionFacts, write_report
 
 
-def _one(text: str) -> dict[str, str]:
-    (finding,) = extract(text)
+def _one(text: str, size_words: bool = False) -> dict[str, str]:
+    (finding,) = extract(text, size_words)
     return {name: value.value for name, value in finding.attributes.items()}
 
 
@@ -52,17 +52,40 @@ def test_there_are_nine_attributes_and_every_paris_value_has_a_group() -> None:
         ("A five mm polyp.", "<=5"),
         ("A 15-mm polyp.", "10-19"),
         ("A diminutive sessile polyp.", "<=5"),
+        ("A polyp in the rectum, diminutive, pale.", "<=5"),
+        ("A subcentimetre polyp.", "6-9"),
+        ("A small 12 mm polyp.", "10-19"),
+        ("A polyp of approx. 12 mm.", "10-19"),
+        ("A polyp, ca. 1 cm.", "10-19"),
+        ("A polyp, ~2cms.", "20-29"),
+        ("A polyp of up to 2 cm.", "20-29"),
+        ("A polyp just under 1 cm.", "6-9"),
+        ("A polyp of twenty-five millimetres.", "20-29"),
+        ("A half cm polyp.", "<=5"),
+        ("A polyp, 12*8 mm.", "10-19"),
+        ("A polyp. Size (mm): 7", "6-9"),
+        ("A 30 mm proximal sigmoid polyp.", ">=30"),
+    ],
+)
+def test_sizes_are_read_with_their_units(text: str, band: str) -> None:
+    assert _one(text)["size_band"] == band
+
+
+@pytest.mark.parametrize(
+    ("text", "band"),
+    [
+        ("A tiny polyp.", "<=5"),
         ("A small, pale polyp.", "6-9"),
         ("A medium-sized polyp.", "10-19"),
         ("A large polyp.", "20-29"),
         ("A very large polyp.", ">=30"),
         ("A giant polyp.", ">=30"),
         ("The polyp is quite small.", "6-9"),
-        ("A small 12 mm polyp.", "10-19"),
     ],
 )
-def test_sizes_are_read_with_their_units(text: str, band: str) -> None:
-    assert _one(text)["size_band"] == band
+def test_words_of_size_are_bands_only_where_reports_are_composed(text: str, band: str) -> None:
+    assert _one(text, size_words=True)["size_band"] == band
+    assert "size_band" not in _one(text)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +97,9 @@ def test_sizes_are_read_with_their_units(text: str, band: str) -> None:
         "A polyp with a stalk about 2 cm long.",
         "A polyp with a 1 cm ulcer.",
         "A polyp. A small amount of stool.",
+        "A polyp @ 25cm.",
+        "A polyp in the sigmoid (25 cm).",
+        "A polyp. A 2 cm segment of inflamed bowel.",
     ],
 )
 def test_places_and_tools_are_no_lesion_sizes(text: str) -> None:
@@ -109,6 +135,22 @@ def test_places_and_tools_are_no_lesion_sizes(text: str) -> None:
         ("Hepatic flexure 8mm Is polyp.", "Is"),
         ("A lesion of type IIa+IIc.", "mixed-with-depression"),
         ("Sesile pollyp.", "Is"),
+        ("Polpy, flat elevatd.", "IIa"),
+        ("A peduncualted polyp.", "Ip"),
+        ("Polyp. Shape: Is.", "Is"),
+        ("Polyp #1 | Paris: Is | Colour: pale", "Is"),
+        ("Sigmoid: Is 3mm polyp.", "Is"),
+        ("Polyp, 7 mm Is, pale.", "Is"),
+        ("A polyp, 0-IIA.", "IIa"),
+        ("A polyp, 0-1s.", "Is"),
+        ("A polyp, Paris type II a.", "IIa"),
+        ("A polyp, Paris IIa & IIc.", "mixed-with-depression"),
+        ("Flat lesion, slightly raised.", "IIa"),
+        ("Lateral spreading lesion, G-NM subtype.", "LST-GNM"),
+        ("LST 22 mm, non granular flat type.", "LST-NGFE"),
+        ("A LST-NGPD of 2 cm.", "LST-NGPD"),
+        ("A granular-type LST of 30 mm, mixed nodular.", "LST-GNM"),
+        ("LSL-G homogeneous.", "LST-GH"),
     ],
 )
 def test_paris_and_lst_notations(text: str, value: str) -> None:
@@ -124,109 +166,15 @@ def test_paris_and_lst_notations(text: str, value: str) -> None:
         "A polyp, Kudo III.",
         "A granular LST.",
         "An ulcerated polyp, Forrest IIa.",
+        "A polyp. Is there a second?",
+        "Polyp. Is it red.",
+        "A polyp with an excavated centre.",
+        "A polyp with slightly raised edges.",
+        "An LST without a nodular mixed part, granular.",
     ],
 )
 def test_what_only_looks_like_paris_is_not_read(text: str) -> None:
     assert "paris" not in _one(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("A polyp with a long thin stalk.", "pedicle", "long-thin"),
-        ("A polyp on a short, thick pedicle.", "pedicle", "short-thick"),
-        ("A stalked polyp.", "pedicle", "present-unspecified"),
-        ("A polyp whose stalk was short and thick.", "pedicle", "short-thick"),
-        ("A polyp; the pedicle is thin and about 2 cm long.", "pedicle", "long-thin"),
-        ("A polyp, margins raised and ragged.", "margin", "irregular"),
-        ("A polyp. Margin: regular, sharp.", "margin", "well-defined"),
-        ("A polyp, borders faint and hard to trace.", "margin", "indistinct"),
-        ("A polyp with regular vessels.", "vessel_pit_pattern", "type-2"),
-        ("A polyp, pits completely absent.", "vessel_pit_pattern", "type-3"),
-        ("A polyp that bleeds at the slightest touch.", "surface_integrity", "friable"),
-        ("A polyp. Ulceration: none.", "surface_integrity", "intact"),
-        ("A polyp next to a tethered fold.", "depression_or_deformity", "fold-deformation"),
-        ("A polyp. Converging folds, pits absent.", "depression_or_deformity", "fold-convergence"),
-        ("A polyp, depression absent.", "depression_or_deformity", "none"),
-        ("A polyp without a stalk.", "pedicle", "none"),
-        ("A polyp, paler than the surrounding mucosa.", "colour", "pale"),
-        ("A whitish polyp.", "colour", "pale"),
-        ("A polyp of the same colour as its surroundings.", "colour", "isochromatic"),
-        ("A polyp of similar color to the mucosa.", "colour", "isochromatic"),
-        ("A reddish polyp.", "colour", "red"),
-        ("An erythematous polyp.", "colour", "red"),
-        ("A dark red polyp.", "colour", "dark-red"),
-        ("A brownish polyp.", "colour", "dark-red"),
-        ("A red polyp with pale patches.", "colour", "mixed"),
-        ("A polyp of variegated colour.", "colour", "mixed"),
-        ("A polyp with a smooth surface.", "surface_texture", "smooth"),
-        ("A finely granular polyp.", "surface_texture", "granular"),
-        ("A multinodular polyp.", "surface_texture", "nodular"),
-        ("A lobulated polyp.", "surface_texture", "lobulated"),
-        ("A cerebriform polyp.", "surface_texture", "lobulated"),
-        ("A polyp with a mucus cap.", "surface_texture", "cloud-like"),
-        ("A polyp, cloud-like surface.", "surface_texture", "cloud-like"),
-        ("A polyp with an irregular surface.", "surface_texture", "irregular"),
-        ("The surface of the polyp is rough.", "surface_texture", "irregular"),
-        ("A polyp with amorphous surface.", "surface_texture", "amorphous"),
-        ("A well-circumscribed polyp.", "margin", "well-defined"),
-        ("A polyp with clear margins.", "margin", "well-defined"),
-        ("A polyp, borders are sharp.", "margin", "well-defined"),
-        ("An ill-defined polyp.", "margin", "indistinct"),
-        ("A polyp, not well defined.", "margin", "indistinct"),
-        ("A polyp that merges gradually into the mucosa.", "margin", "indistinct"),
-        ("A polyp with rolled edges.", "margin", "irregular"),
-        ("A polyp, NICE type 1.", "vessel_pit_pattern", "type-1"),
-        ("A polyp, NICE 2.", "vessel_pit_pattern", "type-2"),
-        ("A polyp, JNET 2A.", "vessel_pit_pattern", "type-2"),
-        ("A polyp, JNET type 2B.", "vessel_pit_pattern", "type-2B"),
-        ("A polyp, JNET 3.", "vessel_pit_pattern", "type-3"),
-        ("A polyp, Kudo II.", "vessel_pit_pattern", "type-1"),
-        ("A polyp, Kudo IIIs.", "vessel_pit_pattern", "type-2"),
-        ("A polyp, Kudo pit pattern type IV.", "vessel_pit_pattern", "type-2"),
-        ("A polyp, Kudo VI.", "vessel_pit_pattern", "type-2B"),
-        ("A polyp, Kudo VN.", "vessel_pit_pattern", "type-3"),
-        ("A polyp, Sano IIIA.", "vessel_pit_pattern", "type-2B"),
-        ("An ulcerated polyp.", "surface_integrity", "ulcerated"),
-        ("A polyp with erosions.", "surface_integrity", "eroded"),
-        ("A friable polyp.", "surface_integrity", "friable"),
-        ("A polyp, bleeding spontaneously.", "surface_integrity", "spontaneous-bleeding"),
-        ("A polyp with intact surface.", "surface_integrity", "intact"),
-        ("A polyp without ulceration.", "surface_integrity", "intact"),
-        ("A polyp with central depression.", "depression_or_deformity", "central-depression"),
-        ("A polyp with converging folds.", "depression_or_deformity", "fold-convergence"),
-        ("A polyp with fold deformity.", "depression_or_deformity", "fold-deformation"),
-        ("The polyp did not lift.", "depression_or_deformity", "non-lifting"),
-        ("A non-lifting polyp.", "depression_or_deformity", "non-lifting"),
-        ("A polyp with no depression.", "depression_or_deformity", "none"),
-        ("A polyp; depression was not seen.", "depression_or_deformity", "none"),
-        ("A polyp with no depression, ulceration or bleeding.", "depression_or_deformity", "none"),
-    ],
-)
-def test_attributes_are_mapped(text: str, name: str, value: str) -> None:
-    assert _one(text)[name] == value
-    assert value in ATTRIBUTES[name]
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("A polyp that is not red.", "colour"),
-        ("A polyp seen in white light.", "colour"),
-        ("A polyp covered with brown stool.", "colour"),
-        ("A polyp, not granular.", "surface_texture"),
-        ("A polyp with smooth margins.", "surface_texture"),
-        ("A polyp.", "depression_or_deformity"),
-        ("A LST-NGPD, pseudodepressed.", "depression_or_deformity"),
-        ("A depressed lesion.", "depression_or_deformity"),
-        ("A granular LST, nodular mixed.", "surface_texture"),
-        ("A pedunculated polyp.", "pedicle"),
-        ("A polyp. Ileum: a single aphthous ulcer.", "surface_integrity"),
-        ("A polyp. SIGMOID: inflamed, red mucosa.", "colour"),
-    ],
-)
-def test_denied_or_foreign_words_leave_the_attribute_not_mentioned(text: str, name: str) -> None:
-    assert name not in _one(text)
 
 
 def test_an_edge_does_not_take_the_adjective_of_the_surface() -> None:
@@ -236,10 +184,13 @@ def test_an_edge_does_not_take_the_adjective_of_the_surface() -> None:
 
 def test_long_reports_take_seconds_whatever_stands_in_them() -> None:
     pieces = ("polyp ", "A 4 mm sessile polyp, pale. ", "granular nodular ", "likely to be ")
+    pieces += ("3 x ", "no ", "in the colon ", "(", "1", "\n", "stalk thin and ", "Is ", "IIa+")
+    pieces += ("margins are ", "fold wall ", "; ", "(1) ", "LST granular ", "vessels with ")
     start = time.monotonic()
-    for piece in (*pieces, "3 x ", "no ", "in the colon ", "(", "1", "\n", "stalk thin and "):
+    for piece in pieces:
         extract(piece * (30_000 // len(piece)))
-    assert time.monotonic() - start < 60  # quadratic patterns took minutes; 2 s on an idle core
+    # Quadratic patterns took minutes, 160 s for one piece of 100 kB; 5 s on an idle core.
+    assert time.monotonic() - start < 60
 
 
 def test_a_denial_does_not_reach_past_its_list() -> None:
@@ -332,7 +283,7 @@ def test_every_composed_report_is_read_back_exactly() -> None:
             for _ in range(int(rng.integers(0, 5)))
         ]
         report = write_report(facts, rng)
-        found = extract(report.text)
+        found = extract(report.text, size_words=True)
         assert polyp_mentioned(report.text) is bool(facts)
         assert len(found) == len(facts), report.text
         for finding, told, opinion, fact in zip(

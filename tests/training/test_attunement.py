@@ -34,7 +34,7 @@ def _exams(count: int, seed: int = 0) -> list[Exam]:
         source = ("bkai", "kvasir")[i % 2]
         frames = (Path(f"{i}_0.jpg"), Path(f"{i}_1.jpg"))
         records.append(Record(f"r{i}", f"p{i}", text, frames, (f"{source}_{i}",), "train", source))
-    return read_exams(records, AttributesConfig("rules", 0.0, 0.0), Path())
+    return read_exams(records, AttributesConfig("rules", 0.0, 0.0), Path(), True)
 
 
 @pytest.fixture(scope="module")

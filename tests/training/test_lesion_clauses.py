@@ -26,6 +26,15 @@ from training.attributes import extract, polyp_mentioned
         "A 3 mm pale polyp; at the hepatic flexure a 12 mm red polyp.",
         "Rectum: 3 mm polyp, pale; second polyp nearby, 12 mm, red.",
         "Two lesions were seen. In the cecum there is a 3 mm pale polyp. A red lesion of 12 mm.",
+        "Cecum 3 mm pale polyp; ascending colon 12 mm red polyp.",
+        "Polyps: 3 mm pale caecum; 12 mm red sigmoid.",
+        "1) 3 mm pale polyp caecum 2) 12 mm red polyp sigmoid",
+        "Polyps: a) 3 mm, pale; b) 12 mm, red.",
+        "Polyps at the caecum (3mm, pale) and sigmoid (12mm, red).",
+        "A 3 mm pale polyp in the caecum and 12 mm red polyp in the rectum.",
+        "The first polyp, in the caecum, is 3 mm, pale. The second, at the flexure, is 12 mm, red.",
+        "A 3 mm pale polyp. Synchronous 12 mm red polyp in the sigmoid.",
+        "Two polyps: the larger, 12 mm, is red; the smaller, 3 mm, is pale.",
     ],
 )
 def test_each_lesion_becomes_one_finding(report: str) -> None:
@@ -62,6 +71,11 @@ def test_following_sentences_belong_to_the_lesion_before_them() -> None:
         ("Large polyp in sigmoid; two clips placed prior to hot snare.", True),
         ("Known FAP: innumerable adenomas, 2-4 mm.", True),
         ("A known polyp was not sought.", False),
+        ("Residual polyp at the previous EMR site.", True),
+        ("Previous polyp of 4 mm removed.", False),
+        ("Cecal SSL approx. 1 cm.", True),
+        ("Polpy removed.", True),
+        ("Two pieces of tissue, the larger 4 mm, the smaller 2 mm.", False),
     ],
 )
 def test_polyps_are_found_but_not_denied_or_past_ones(report: str, mentioned: bool) -> None:
@@ -88,6 +102,10 @@ def test_a_form_is_read_as_one_lesion() -> None:
         "Ileum: 10 cm explored. A 4 mm polyp.",
         "RECTUM: 4 mm polyp, removed and sent for histology.",
         "A polyp on a pedicle, 4 mm.",
+        "A 4 mm polyp. The second part of the colon was normal.",
+        "A 4 mm polyp; snared; margins clear.",
+        "Two sessile polyps in the rectum, the largest 4 mm.",
+        "A 4 mm polyp. Rectum- 1cm .",
     ],
 )
 def test_what_goes_on_about_a_lesion_or_about_none_makes_no_new_one(report: str) -> None:

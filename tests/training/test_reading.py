@@ -60,6 +60,13 @@ def test_an_opinion_never_stands_in_the_morphology_text(told: str, text: str) ->
     assert [lesion.text for lesion in exam.lesions] == [text]
 
 
+def test_words_of_size_are_read_where_the_archive_is_composed() -> None:
+    record = Record("r", "p", "A large polyp.", (Path("f.jpg"),))
+    for composed, code in ((True, ATTRIBUTES["size_band"].index("20-29")), (False, -1)):
+        (exam,) = read_exams([record], RULES, Path(), composed)
+        assert exam.lesions[0].codes[0] == code
+
+
 def test_the_opinion_is_kept_beside_the_text() -> None:
     (exam,) = read_exams(
         [Record("r", "p", "A red polyp, likely adenoma.", (Path("f.jpg"),))], RULES, Path()

@@ -1,9 +1,10 @@
 """Labelled texts, to measure extractors by.
 
-Three sets, each a file in ``labels/`` (conventions: ``labels/GUIDELINES.md``):
+Four sets, each a file in ``labels/`` (conventions: ``labels/GUIDELINES.md``):
 
 - ``known``: sentences written by the authors of the rules.
 - ``blind``: sentences written by someone who had not seen the rules, before they were measured.
+- ``blind2``: as ``blind``, written after the rules had been extended by what ``blind`` had shown.
 - ``reports``: 50 reports drawn at random from public text, labelled by file, line, field, digest
   and offsets; no text is copied, so the files must be there.
 """
@@ -23,7 +24,7 @@ from training.extract.ledger import report_digest
 
 __all__ = ["SETS", "LabelledText", "labelled"]
 
-SETS = ("known", "blind", "reports")
+SETS = ("known", "blind", "blind2", "reports")
 _FOLDER = Path(__file__).parent / "labels"
 
 

@@ -140,7 +140,7 @@ class Inputs:
             return []
         rules = AttributesConfig(source="rules", corrupted=0.0, dropped=0.0)
         config = self.recipe.attributes if self.recipe else rules
-        return read_exams(self.archive.records, config, self.archive_path)
+        return read_exams(self.archive.records, config, self.archive_path, self.archive.composed)
 
     @cached_property
     def views(self) -> dict[str, dict[str, Any]]:
