@@ -93,7 +93,7 @@ def test_figures_count_mentions_only_and_intervals_hold_them() -> None:
     assert agreement(table) == found
 
 
-@pytest.mark.parametrize("name", ["known", "blind", "blind2"])
+@pytest.mark.parametrize("name", ["known", "blind", "blind2", "blind3"])
 def test_each_set_has_sixty_sentences_with_verbatim_evidence(name: str) -> None:
     texts = labelled(name, Path())
     assert len(texts) >= 60
@@ -111,7 +111,7 @@ def test_every_attribute_is_mentioned_eight_times() -> None:
     assert {n: sum(n in les for les in told) >= 8 for n in NAMES} == dict.fromkeys(NAMES, True)
 
 
-@pytest.mark.parametrize("name", ["known", "blind", "blind2"])
+@pytest.mark.parametrize("name", ["known", "blind", "blind2", "blind3"])
 def test_the_rules_reach_what_the_documents_say(name: str, tmp_path: Path) -> None:
     found = evaluation(tmp_path / "l.jsonl", Path("nowhere"))["sets"][name]
     assert found["micro"]["f1"] >= 0.90
@@ -129,7 +129,7 @@ def test_the_rules_on_drawn_reports(tmp_path: Path) -> None:
 
 def test_sets_that_are_not_there_are_named(tmp_path: Path) -> None:
     figures = evaluation(tmp_path / "l.jsonl", tmp_path)
-    assert list(figures["sets"]) == ["known", "blind", "blind2"]
+    assert list(figures["sets"]) == ["known", "blind", "blind2", "blind3"]
     assert "reports: not measured" in evaluation_table(figures)
 
 

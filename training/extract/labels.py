@@ -1,10 +1,11 @@
 """Labelled texts, to measure extractors by.
 
-Four sets, each a file in ``labels/`` (conventions: ``labels/GUIDELINES.md``):
+Five sets, each a file in ``labels/`` (conventions: ``labels/GUIDELINES.md``):
 
 - ``known``: sentences written by the authors of the rules.
 - ``blind``: sentences written by someone who had not seen the rules, before they were measured.
 - ``blind2``: as ``blind``, written after the rules had been extended by what ``blind`` had shown.
+- ``blind3``: as ``blind``, after ``blind2``; no rule has been touched since it was measured.
 - ``reports``: 50 reports drawn at random from public text, labelled by file, line, field, digest
   and offsets; no text is copied, so the files must be there.
 """
@@ -24,7 +25,7 @@ from training.extract.ledger import report_digest
 
 __all__ = ["SETS", "LabelledText", "labelled"]
 
-SETS = ("known", "blind", "blind2", "reports")
+SETS = ("known", "blind", "blind2", "blind3", "reports")
 _FOLDER = Path(__file__).parent / "labels"
 
 
