@@ -105,6 +105,9 @@ def write_hospital(out: Path, exams: int, seed: int) -> Path:
     _write(out / "labels.csv", ("accession", "file", "lesion"), labels)
     text = RECIPE.read_text("utf-8")
     body = text[text.index("name =") :].replace('name = "smoke"', 'name = "hospital"', 1)
+    # Drawn like the rest, so that the same seed gives the same split; a hospital's is its own.
+    (out / "pseudonyms.key").write_text(rng.bytes(32).hex() + "\n", "ascii")
+    (out / "pseudonyms.key").chmod(0o600)
     head = "# Drawn raw data:  python -m training run --config hospital.toml\n"
     (out / "hospital.toml").write_text(head + body.rstrip() + "\n" + INGEST, "utf-8")
     return out / "hospital.toml"

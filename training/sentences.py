@@ -35,13 +35,19 @@ _END = re.compile(
     r"(?<!\n\d)(?<!^\d)[.!?](?=[\s,]|$),?|\n+)",
     re.IGNORECASE,
 )
-# "removed and sent for histology." says what was done with the lesion, not what it was.
+# What was done with a lesion ("sent for histology", "specimen retrieved", "awaiting pathology") and
+# "no pathology seen" say nothing of what it was, and often stand in the lesion's own sentence.
+_SENT = r"(?<!\bfor )(?<!\bto )(?<!\bawait )(?<!\bawaiting )(?<!\bpending )(?<!\bno )"
+_TO_COME = r"(?!\W+(?:pending|awaited|to follow|requested|sent|is awaited|is pending)\b)"
 _PATHOLOGY = re.compile(
-    r"\b(?:(?<!\bfor )histolog\w*|for histolog\w*(?=\W*\w)|histopatholog\w*"
-    r"|patholog\w*|microscop(?:y|ic)|specimen|biops(?:y|ies) (?:show|confirm|reveal"
+    rf"\b(?:{_SENT}(?:histolog\w*|histopatholog\w*|patholog\w*){_TO_COME}"
+    r"|for (?:histolog|histopatholog|patholog)\w*(?=\W*\w)(?!\W+(?:and|as|by|clip|x|\d))"
+    r"|microscop(?:y|ic)|nature of specimens?|specimens? (?:show|contain|consist|compris|measur"
+    r"|collected|confirm|reveal|demonstrat|receiv|report)\w*"
+    r"|biops(?:y|ies) (?:show|confirm|reveal"
     r"|demonstrat|report)\w*|(?:tubular|villous|tubulovillous|serrated) "
     r"adenoma|low[- ]grade dysplasia|high[- ]grade dysplasia|moderately differentiated"
-    r"|well differentiated|resection margins?|muscularis)\b",
+    r"|well differentiated|resection margins?|muscularis (?:propria|mucosae))\b",
     re.IGNORECASE,
 )
 _HISTORY = re.compile(

@@ -121,11 +121,15 @@ def test_places_that_cannot_be_used_are_refused(
         ingest(chosen, tmp_path / raw, tmp_path / "out")
 
 
-def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
+def test_a_missing_column_is_named_and_no_cell_is_shown(tmp_path: Path) -> None:
     for suffix in (".csv", ".jsonl", ".parquet"):
         write_table(tmp_path / f"t{suffix}", [Exam("E")])
         with pytest.raises(ConfigError, match="nothing_here"):
             list(read_table(tmp_path / f"t{suffix}", ["exam_no", "nothing_here"]))
+    (tmp_path / "headless.csv").write_text("4711;Castellane\n4712;Kilbride\n", "utf-8")
+    with pytest.raises(ConfigError, match="column names") as caught:
+        list(read_table(tmp_path / "headless.csv", ["exam_no"], ";"))
+    assert "Castellane" not in str(caught.value)
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ConfigError, match="readable Parquet"):
         list(read_table(tmp_path / "t.parquet", ["a"]))

@@ -276,6 +276,9 @@ def test_languages_are_told_apart(text: str, language: str) -> None:
         ("Suspicious for adenocarcinoma.", None),
         ("Adenoma cannot be excluded.", None),
         ("No dysplasia or malignancy.", None),
+        ("Clinical details: adenoma surveillance. Diagnosis: hyperplastic polyp.", None),
+        ("Bowel cancer screening. Hyperplastic polyp, no dysplasia.", False),
+        ("Indication: adenoma follow-up\nMicroscopy: normal colonic mucosa.", False),
         ("", None),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from training.attributes import ATTRIBUTES
+from training.attributes import ATTRIBUTES, polyp_mentioned, strip_pathology
 from training.config import AttributesConfig
 from training.errors import ArchiveRefused, StaleInput
 from training.extract.extraction import extract_reports
@@ -141,3 +141,32 @@ def test_a_larger_share_spoils_all_that_a_smaller_one_does() -> None:
     before, some, more = (codes(read(replace(RULES, corrupted=s))) for s in (0.0, 0.1, 0.3))
     for clean, a, b in zip(before, some, more, strict=True):
         assert a in (clean, b)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Complete. Polyp removed and specimen retrieved.",
+        "One 8 mm sessile polyp in the sigmoid snared, specimen sent.",
+        "5 mm polyp snared and retrieved for pathology.",
+        "6 mm polyp, awaiting pathology.",
+        "6 mm polyp, histology pending.",
+        "8 mm polyp, muscularis visible at its base.",
+    ],
+)
+def test_what_is_done_with_a_specimen_does_not_cost_the_lesion(report: str) -> None:
+    assert strip_pathology(report) == report
+    assert polyp_mentioned(report)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Histology showed a tubular adenoma.",
+        "The specimen shows a tubular adenoma.",
+        "Sent for histology: tubular adenoma.",
+        "Pathology: polyp fragments. Resection margins clear.",
+    ],
+)
+def test_what_a_microscope_showed_still_goes(report: str) -> None:
+    assert not strip_pathology(report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from training.attributes import strip_pathology
-from training.sentences import is_pathology, negated, sentences
+from training.sentences import is_historical, is_pathology, negated, sentences
 
 __all__ = ["is_neoplastic", "split_pathology"]
 
@@ -36,6 +36,7 @@ _UNSURE = re.compile(
     r"|\?\s?\w",
     re.IGNORECASE,
 )
+_REQUEST = re.compile(r"\bscreening\b|^\W*\?", re.IGNORECASE)
 
 
 def split_pathology(report: str) -> tuple[str, str]:
@@ -71,7 +72,9 @@ def is_neoplastic(pathology: str) -> bool | None:
     """
     found: set[str] = set()
     for sentence in sentences(pathology):
-        found |= _verdicts(sentence.text)
+        # The request repeats why the examination was done: "adenoma surveillance".
+        if not (is_historical(sentence) or _REQUEST.search(sentence.text)):
+            found |= _verdicts(sentence.text)
     if "neoplastic" in found:
         return True
     if found & {"serrated", "unsure"}:

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def _read_exams(config: IngestConfig, key: bytes, tasks: list[Task], place: Work
     )
     for task, finished in progress:
         if not finished:
+            shutil.rmtree(place.frames / task.record, ignore_errors=True)  # what it got to
             row = Entry(Reason.DECODER_CRASHED, task.record).row()
             write_json(place.fragment(task.record), {"ledger": [row]})
 

@@ -137,7 +137,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 def _require(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:
     if missing := sorted(set(columns) - set(found)):
         raise ConfigError(
-            f"table {path.name}: expected the columns {missing}, found {', '.join(found)[:500]}"
+            f"table {path.name}: expected the columns {missing}, found {len(found)} others; "
+            "is there a line of column names?"  # without one, their names are a patient's
         )
 
 
