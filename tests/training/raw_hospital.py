@@ -18,8 +18,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
+from model_store.images import open_rgb
 from training.ingest.config import ColumnsConfig, IngestConfig
 from training.ingest.ledger import Reason
+from training.ingest.raw import RawFrame, Trouble, raw_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = "A 5 mm sessile polyp in the rectum."
@@ -233,6 +235,22 @@ def video_bytes(seeds: Sequence[int], fps: int = 5, seconds_each: int = 1) -> by
 def save(data: Dataset, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, data, enforce_file_format=True)
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(open_rgb(data))
+
+
+def frames_of(path: Path, kind: str, fps: float = 1.0) -> list[RawFrame | Trouble]:
+    """What ingestion finds in one file."""
+    return list(raw_frames([path], path.parent, kind, fps))
+
+
+def shown(item: RawFrame | Trouble) -> np.ndarray:
+    """Pixels of a raw frame, which it must be."""
+    assert isinstance(item, RawFrame), item
+    is_file = isinstance(item.picture, bytes)
+    return pixels(item.picture) if is_file else np.asarray(item.picture)  # type: ignore[arg-type]
 
 
 def every_byte(folder: Path, visit: Callable[[str, bytes], None]) -> None:

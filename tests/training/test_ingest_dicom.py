@@ -1,5 +1,6 @@
 """Pictures of DICOM and video files are read right; damaged ones are named."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,41 +8,29 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     MPEG4HP41,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
 )
 
-from model_store.images import open_rgb
 from tests.training.raw_hospital import (
     dicom,
     dicom_jpegs,
     dicom_native,
+    frames_of,
     jpeg,
     picture,
     save,
+    shown,
     video_bytes,
 )
 from training.ingest.ledger import Reason
 from training.ingest.pictures import prepare
-from training.ingest.raw import RawFrame, Trouble, raw_frames
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(open_rgb(data))
-
-
-def frames_of(path: Path, kind: str, fps: float = 1.0) -> list[RawFrame | Trouble]:
-    return list(raw_frames([path], path.parent, kind, fps))
-
-
-def shown(item: RawFrame | Trouble) -> np.ndarray:
-    assert isinstance(item, RawFrame), item
-    is_file = isinstance(item.picture, bytes)
-    return pixels(item.picture) if is_file else np.asarray(item.picture)  # type: ignore[arg-type]
-
+from training.ingest.raw import RawFrame, Trouble
 
 # ---- DICOM ---------------------------------------------------------------------------------------
 
@@ -119,8 +108,14 @@ def test_colours_are_what_the_file_means(tmp_path: Path, name: str) -> None:
     assert np.abs(shown(frame).astype(int) - wanted.astype(int)).max() <= tolerance
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"])
-def test_lossless_jpeg_and_jpeg_ls_are_read_through_gdcm(tmp_path: Path, syntax: str) -> None:
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+
+
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", JPEG_2000_LOSSLESS]
+)
+def test_lossless_streams_are_exact(tmp_path: Path, syntax: str) -> None:
+    """Lossless JPEG, JPEG-LS and JPEG 2000, which gdcm writes."""
     import gdcm
 
     save(dicom_native(1), tmp_path / "plain.dcm")
@@ -139,6 +134,39 @@ def test_lossless_jpeg_and_jpeg_ls_are_read_through_gdcm(tmp_path: Path, syntax:
     assert writer.Write()
     (frame,) = frames_of(tmp_path / "a.dcm", "dicom")
     assert np.array_equal(shown(frame), np.asarray(picture(1)))
+
+
+def jpeg_2000(seed: int, colours: str, **told: object) -> pydicom.Dataset:
+    """A file of one JPEG 2000 stream that OpenJPEG wrote, through Pillow."""
+    file = io.BytesIO()
+    picture(seed).convert("RGB").save(file, "JPEG2000", no_jp2=True, **told)
+    stream = file.getvalue()
+    syntax = JPEG2000 if told.get("irreversible") else JPEG2000Lossless
+    body = encapsulate([stream + b"\0" * (len(stream) % 2)])
+    return dicom(body, syntax, (1, 128, 160), PhotometricInterpretation=colours)
+
+
+@pytest.mark.parametrize(
+    ("colours", "told", "tolerance"),
+    [
+        ("RGB", {"mct": 0}, 0),
+        ("YBR_RCT", {"mct": 1}, 0),
+        ("YBR_ICT", {"mct": 1, "irreversible": True, "quality_layers": [4]}, 40),
+    ],
+)
+def test_jpeg_2000_is_read(
+    tmp_path: Path, colours: str, told: dict[str, object], tolerance: int
+) -> None:
+    save(jpeg_2000(7, colours, **told), tmp_path / "a.dcm")
+    (frame,) = frames_of(tmp_path / "a.dcm", "dicom")
+    wanted = np.asarray(picture(7)).astype(int)
+    assert np.abs(shown(frame).astype(int) - wanted).max() <= tolerance
+
+
+def test_a_damaged_jpeg_2000_stream_is_named(tmp_path: Path) -> None:
+    save(dicom(encapsulate([b"\xff\x4f\xff\x51" + bytes(60)]), JPEG2000Lossless,
+               (1, 128, 160)), tmp_path / "a.dcm")  # fmt: skip
+    assert frames_of(tmp_path / "a.dcm", "dicom") == [Trouble("a.dcm", Reason.DICOM_UNREADABLE)]
 
 
 def test_a_transfer_syntax_without_a_decoder_is_named(tmp_path: Path) -> None:

@@ -8,32 +8,17 @@ import pytest
 from PIL import Image
 
 from model_store.errors import ImageRejected
-from model_store.images import open_rgb
 from tests.training.raw_hospital import (
     jpeg,
     picture,
+    pixels,
     planted_jpeg,
     planted_png,
     png,
 )
 from training.ingest.duplicates import MOST_PATIENTS, find_duplicates
 from training.ingest.pictures import prepare, strip
-from training.ingest.raw import PathOutside, RawFrame, Trouble, find_exam, raw_frames
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(open_rgb(data))
-
-
-def frames_of(path: Path, kind: str, fps: float = 1.0) -> list[RawFrame | Trouble]:
-    return list(raw_frames([path], path.parent, kind, fps))
-
-
-def shown(item: RawFrame | Trouble) -> np.ndarray:
-    assert isinstance(item, RawFrame), item
-    is_file = isinstance(item.picture, bytes)
-    return pixels(item.picture) if is_file else np.asarray(item.picture)  # type: ignore[arg-type]
-
+from training.ingest.raw import PathOutside, find_exam
 
 # ---- metadata ------------------------------------------------------------------------------------
 
