@@ -271,21 +271,16 @@ def _compose(args: argparse.Namespace) -> int:
 
 
 def _ingest(args: argparse.Namespace) -> int:
+    from training.archives import ingested_archive
     from training.config import load
     from training.errors import ConfigError
     from training.ingest.config import located
-    from training.ingest.pipeline import ingest, ingest_key
-    from training.ingest.summary import summary_text
-    from training.runs import run_stage, stamp_of
 
     path = _recipe_path(args.config)
     config = load(path, args.set).ingest
     if config is None:
         raise ConfigError(f"{path.name}: expected a table [ingest], found none")
-    config = located(config, path.resolve().parent)
-    raw = args.data or Path(config.data)
-    run_stage(args.out, ingest_key(config, raw), lambda folder: ingest(config, raw, folder))
-    print(summary_text(stamp_of(args.out)["figures"]))
+    ingested_archive(located(config, path.resolve().parent), args.data, args.out)
     print(f"archive: {args.out}  (review it before anyone trains on it: docs/ingestion.md)")
     return 0
 

@@ -13,7 +13,7 @@ from training.ingest.pipeline import ingest, ingest_key
 from training.ingest.summary import summary_text
 from training.phantom import compose_phantom
 from training.probes import report_probes
-from training.runs import file_digest, run_stage
+from training.runs import file_digest, run_stage, stamp_of
 from training.sample import write_labelled_sample
 
 __all__ = ["archive_of_run", "ingested_archive", "make_archive"]
@@ -62,13 +62,16 @@ def archive_of_run(data: Path | None, out: Path, seed: int) -> Path:
     return run_stage(out / "0-archive", key, body)
 
 
-def ingested_archive(config: IngestConfig, data: Path | None, out: Path) -> Path:
-    """The archive of a run on a hospital's raw data, ``<out>/0-archive``: ingested once, resumed.
+def ingested_archive(config: IngestConfig, data: Path | None, folder: Path) -> Path:
+    """An archive of a hospital's raw data: ingested once, resumed; prints what was left out.
 
     Args:
         config: With absolute paths (``training.ingest.config.located``).
         data: Raw data; None is the recipe's.
-        out: Folder of the run.
+        folder: The archive's.
+
+    Returns:
+        ``folder``.
 
     Raises:
         ConfigError: Settings or tables cannot be used.
@@ -76,10 +79,6 @@ def ingested_archive(config: IngestConfig, data: Path | None, out: Path) -> Path
         StaleInput: It was made from other tables or settings.
     """
     raw = (data or Path(config.data)).resolve()
-
-    def body(folder: Path) -> dict[str, Any]:
-        summary = ingest(config, raw, folder)
-        print(summary_text(summary))  # noqa: T201 - whoever ingests must see what was left out
-        return summary
-
-    return run_stage(out / "0-archive", ingest_key(config, raw), body)
+    run_stage(folder, ingest_key(config, raw), lambda partial: ingest(config, raw, partial))
+    print(summary_text(stamp_of(folder)["figures"]))  # noqa: T201 - whoever ingests must see it
+    return folder

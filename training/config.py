@@ -231,6 +231,7 @@ class Recipe:
     ingest: IngestConfig | None = None
 
 
+_TABLES = ("model", "cleansing", "attunement", "unification")
 POSITIVE = (
     *("batch", "lr", "px", "tau", "records", "frames", "steps", "canaries"),
     *("cache_mb", "accumulate", "checkpoint_s"),
@@ -260,8 +261,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: With every problem found, one a line.
     """
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
-        raise ConfigError(f"expected a recipe file, found none at {path.name}; known: {known}")
+        beside = sorted(path.parent.glob("*.toml"))
+        known = ", ".join(p.stem for p in beside if _is_recipe(p)) or "none"
+        raise ConfigError(
+            f"expected a recipe file, found none at {path.name}; recipes there: {known}"
+        )
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -273,6 +277,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if problems:
         raise ConfigError("\n".join([f"{path.name}:", *problems]))
     return recipe  # type: ignore[no-any-return]
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a TOML file has the tables of a recipe, sound or not."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False
+    return {"name", *_TABLES} <= raw.keys()
 
 
 def digest(config: object) -> str:

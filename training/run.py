@@ -61,9 +61,8 @@ def run(
             return None
         found = archive
         if found is None and recipe.ingest is not None:
-            found = ingested_archive(
-                located(recipe.ingest, (path or out).resolve().parent), data, out
-            )
+            settings = located(recipe.ingest, (path or out).resolve().parent)
+            found = ingested_archive(settings, data, out / "0-archive")
             data = None  # it has no index
         elif found is None:
             found = archive_of_run(data, out, recipe.seed)

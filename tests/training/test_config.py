@@ -69,3 +69,15 @@ def test_an_unknown_override_is_refused() -> None:
 def test_a_missing_recipe_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="default"):
         load(CONFIGS / "nothing.toml")
+
+
+def test_a_missing_recipe_names_nothing_but_recipes(tmp_path: Path) -> None:
+    smoke = (CONFIGS / "smoke.toml").read_text("utf-8")
+    for name, text in (
+        ("pyproject", '[project]\nname = "x"\n'),
+        ("broken", "x = "),
+        ("own", smoke),
+    ):
+        (tmp_path / f"{name}.toml").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=r"recipes there: own$"):
+        load(tmp_path / "nothing.toml")

@@ -271,6 +271,11 @@ def test_what_is_no_run_is_refused_in_one_line(
 ) -> None:
     assert main(["report", str(tmp_path)]) == 1
     assert "expected the folder of a run" in capsys.readouterr().err
+    bundle = "endo-clip-smoke-0.0.0"
+    (tmp_path / bundle).symlink_to((smoke_run / bundle).resolve(), target_is_directory=True)
+    assert main(["report", str(tmp_path)]) == 1
+    assert "finished stages (0-archive, 1-cleansing" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
     other = _copy(smoke_run, tmp_path / "other") / "0-archive"
     lines = (other / "records.jsonl").read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]

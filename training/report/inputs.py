@@ -71,10 +71,11 @@ class Inputs:
             StaleInput: It is not.
             ConfigError: The given recipe cannot be used.
         """
-        if not self.stamps and self.bundle_path is None:
+        # A bundle alone does not make a run: any folder may hold one.
+        if not self.stamps:
             raise StaleInput(
-                f"{self.run}: expected the folder of a run (1-cleansing … 4-export, a bundle), "
-                "found none of it"
+                f"{self.run}: expected the folder of a run, which holds finished stages "
+                f"({', '.join(STAGES)}, each with its stamp.json), found none"
             )
         if self.config:
             load(self.config)
