@@ -1,5 +1,7 @@
 """Bad raw data and settings: each named, the run goes on; the documents list every reason."""
 
+import csv
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.raw_hospital import (
+    COLUMNS,
     PLAIN,
     ROOT,
     Exam,
@@ -17,17 +20,19 @@ from tests.training.raw_hospital import (
     picture,
     reasons,
     small_exams,
+    video_bytes,
     write_frames,
     write_recipe,
     write_table,
 )
 from training.config import load
 from training.errors import ArchiveRefused, ConfigError
-from training.ingest.config import IngestConfig, ProfileConfig, located
+from training.ingest.config import IngestConfig, LabelsConfig, ProfileConfig, located
 from training.ingest.ledger import Reason
 from training.ingest.pipeline import ingest, ingest_key
-from training.ingest.tables import read_table
+from training.ingest.pseudonyms import Pseudonyms, identity, read_key
 from training.records import read
+from training.sample import read_labels
 
 DOCS = (ROOT / "docs" / "ingestion.md").read_text("utf-8")
 
@@ -121,26 +126,146 @@ def test_places_that_cannot_be_used_are_refused(
         ingest(chosen, tmp_path / raw, tmp_path / "out")
 
 
-def test_a_missing_column_is_named_and_no_cell_is_shown(tmp_path: Path) -> None:
-    for suffix in (".csv", ".jsonl", ".parquet"):
-        write_table(tmp_path / f"t{suffix}", [Exam("E")])
-        with pytest.raises(ConfigError, match="nothing_here"):
-            list(read_table(tmp_path / f"t{suffix}", ["exam_no", "nothing_here"]))
-    (tmp_path / "headless.csv").write_text("4711;Castellane\n4712;Kilbride\n", "utf-8")
-    with pytest.raises(ConfigError, match="column names") as caught:
-        list(read_table(tmp_path / "headless.csv", ["exam_no"], ";"))
-    assert "Castellane" not in str(caught.value)
-    (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ConfigError, match="readable Parquet"):
-        list(read_table(tmp_path / "t.parquet", ["a"]))
+@pytest.mark.parametrize(
+    "spelling", ["h0047 ", "H0047\t", "\u00a0H0047", "\ufeffh-0047", "H\u20110047", "H 0047"]
+)
+def test_a_patient_in_any_spelling_is_one(spelling: str) -> None:
+    names = Pseudonyms(b"k" * 32)
+    assert names.patient(spelling) == names.patient("H0047") != names.patient("H0048")
+    assert names.shift_days(spelling) == names.shift_days("H0047")
 
 
-def test_a_table_may_have_another_encoding(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes("a;b\nMüller;1\n".encode("cp1252"))
-    (row,) = read_table(tmp_path / "t.csv", ["a"], ";", "cp1252")
-    assert row.cells == {"a": "Müller"}
-    (row,) = read_table(tmp_path / "t.csv", ["a"], ";")
-    assert row.problem
+def test_numbers_that_tables_turned_into_floats_or_stripped_are_one_patient(tmp_path: Path) -> None:
+    exams = [Exam(f"E{i}", p, PLAIN, "") for i, p in enumerate(("4711", "4711.0", "04711", "4712"))]
+    write_table(tmp_path / "raw" / "reports.csv", exams)
+    for i in range(4):
+        write_frames(tmp_path / "raw" / f"E{i}", "a.jpg", start=i)
+    summary = ingest(config(tmp_path), tmp_path / "raw", tmp_path / "out")
+    assert summary["patients"] == 2
+    assert identity("4710") != identity("471") == identity("47-1")
+    assert identity("0") == identity("000") == "0"
+
+
+def test_words_for_no_patient_are_named_like_an_empty_cell(tmp_path: Path) -> None:
+    words = ["", "NULL", "n/a", "N/A", "None", "-", "unknown", "?", "#N/A", "<NA>", "nan", " "]
+    exams = [Exam(f"E{i}", word, PLAIN, "") for i, word in enumerate(words)]
+    exams += [Exam("NULL", "P", PLAIN, ""), Exam("good", "P", PLAIN, "")]
+    write_table(tmp_path / "raw" / "reports.csv", exams)
+    for exam in exams:
+        write_frames(tmp_path / "raw" / exam.exam.replace("/", "-"), "a.jpg")
+    ingest(config(tmp_path), tmp_path / "raw", tmp_path / "out")
+    assert reasons(tmp_path / "out")["patient_without_id"] == len(words)
+    assert reasons(tmp_path / "out")["exam_without_id"] == 1
+    assert len(read(tmp_path / "out").records) == 1
+
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+def write_placed(folder: Path, places: dict[str, str], *unnamed: str) -> IngestConfig:
+    """Exams of a patient each whose frames lie where a column says, and folders of no row."""
+    exams = []
+    for number, (exam, place) in enumerate(places.items()):
+        exams.append(Exam(exam, f"P{exam}", PLAIN, "", extra={"folder": place}))
+        if not (folder / "raw" / place).exists():
+            write_frames(folder / "raw" / place, "a.jpg", start=number)
+    for number, place in enumerate(unnamed, 100):
+        write_frames(folder / "raw" / place, "a.jpg", start=number)
+    write_table(folder / "raw" / "reports.csv", exams)
+    return config(folder, columns=dataclasses.replace(COLUMNS, frames="folder"))
+
+
+def named(folder: Path, reason: Reason) -> set[object]:
+    return {x["record"] for x in lines(folder / "out" / "ledger.jsonl") if x["reason"] == reason}
+
+
+def test_frames_without_a_report_are_named_where_exams_lie_deeper(tmp_path: Path) -> None:
+    places = {f"E{i}": f"exams/2021/E{i}" for i in range(3)}
+    unnamed = ("exams/2021/E7", "exams/2022/E8", "exams/2022/E9", "loose")
+    chosen = write_placed(tmp_path, places, *unnamed)
+    (tmp_path / "raw" / "exams" / "2021" / ".cache").mkdir()
+    ingest(chosen, tmp_path / "raw", tmp_path / "out")
+    pseudonyms = Pseudonyms(read_key(tmp_path / "secret.key"))
+    wanted = {pseudonyms.record(name) for name in ("E7", "E8", "E9", "loose")}
+    assert named(tmp_path, Reason.REPORT_MISSING) == wanted
+    assert len(read(tmp_path / "out").records) == 3
+
+
+def test_exam_numbers_may_be_paths(tmp_path: Path) -> None:
+    exams = [Exam(f"2021/{i}", f"P{i}", PLAIN, "") for i in range(2)]
+    write_table(tmp_path / "raw" / "reports.csv", exams)
+    for i in range(3):
+        write_frames(tmp_path / "raw" / "2021" / str(i), "a.jpg", start=i)
+    write_frames(tmp_path / "raw" / "2021" / "1" / "second", "b.jpg", start=9)
+    ingest(config(tmp_path), tmp_path / "raw", tmp_path / "out")
+    pseudonyms = Pseudonyms(read_key(tmp_path / "secret.key"))
+    assert named(tmp_path, Reason.REPORT_MISSING) == {pseudonyms.record("2021/2")}
+    assert sorted(len(r.frames) for r in read(tmp_path / "out").records) == [1, 2]
+
+
+def test_a_folder_of_several_exams_goes_into_no_record(tmp_path: Path) -> None:
+    places = {f"E{i}": f"exams/E{i}" for i in range(5)}
+    places |= {"parent": "exams", "other": "site", "twin": "exams/E1", "sound": "alone"}
+    unnamed = ("site/E6", "site/E7", "alone/second", "exams/E2/second")
+    chosen = write_placed(tmp_path, places, *unnamed)
+    (tmp_path / "raw" / "site" / "a.jpg").unlink()
+    (tmp_path / "raw" / "link").symlink_to(tmp_path / "raw" / "exams" / "E0")
+    with (tmp_path / "raw" / "reports.csv").open("a") as file:
+        last = Exam("linked", "PL", PLAIN, "", extra={"folder": "link"}).row()
+        csv.DictWriter(file, last.keys()).writerow(last)
+    ingest(chosen, tmp_path / "raw", tmp_path / "out")
+    pseudonyms = Pseudonyms(read_key(tmp_path / "secret.key"))
+    refused = {pseudonyms.record(e) for e in ("parent", "other", "E1", "twin", "E0", "linked")}
+    assert named(tmp_path, Reason.FOLDER_SHARED) == refused
+    kept = {pseudonyms.record(exam) for exam in ("E2", "E3", "E4", "sound")}
+    assert {r.record_id for r in read(tmp_path / "out").records} == kept
+    strays = {pseudonyms.record(name) for name in ("E6", "E7")}
+    assert named(tmp_path, Reason.REPORT_MISSING) == strays
+    told = [
+        x["line"]
+        for x in lines(tmp_path / "out" / "ledger.jsonl")
+        if x["reason"] == "folder_shared"
+    ]
+    assert told == sorted(told) != []
+
+
+def test_files_of_no_row_are_named_in_folders_too(tmp_path: Path) -> None:
+    exams = [Exam(f"films/{name}", f"P{name}", PLAIN, "") for name in ("a", "b.mp4")]
+    write_table(tmp_path / "raw" / "films" / "reports.csv", exams)
+    for number, name in enumerate(("a", "b", "c")):
+        (tmp_path / "raw" / "films" / f"{name}.mp4").write_bytes(video_bytes((number,)))
+    chosen = config(tmp_path, kind="video", table="films/reports.csv")
+    ingest(chosen, tmp_path / "raw", tmp_path / "out")
+    pseudonyms = Pseudonyms(read_key(tmp_path / "secret.key"))
+    assert named(tmp_path, Reason.REPORT_MISSING) == {pseudonyms.record("films/c.mp4")}
+    assert len(read(tmp_path / "out").records) == 2
+
+
+# ---- labels --------------------------------------------------------------------------------------
+
+
+def test_labels_that_contradict_are_named_and_the_run_goes_on(tmp_path: Path) -> None:
+    small_exams(tmp_path, 2)
+    (tmp_path / "raw" / "labels.csv").write_text(
+        "exam,frame,lesion,neo\nE0,0.jpg,no,yes\nE0,1.jpg,no,no\nE1,0.jpg,yes,no\n"
+        "E1,0.jpg,yes,yes\nE1,0.jpg,no,\nE1,0.jpg,1,0\n",
+        "utf-8",
+    )
+    labels = LabelsConfig("labels.csv", "exam", "frame", "lesion", "neo")
+    ingest(config(tmp_path, labels=labels), tmp_path / "raw", tmp_path / "out")
+    found = sorted(read_labels(tmp_path / "out"), key=lambda label: label.lesion)
+    assert [(x.lesion, x.neoplastic) for x in found] == [(False, None), (True, False)]
+    bad = [x for x in lines(tmp_path / "out" / "ledger.jsonl") if x["reason"].startswith("label")]  # type: ignore[attr-defined]
+    assert [x["reason"] for x in bad] == ["label_contradictory"] * 3
+    assert [(x["line"], x.get("first_line")) for x in bad] == [(2, None), (5, 4), (6, 4)]
+
+
+def test_labels_of_an_exam_that_is_refused_are_named(tmp_path: Path) -> None:
+    chosen = write_placed(tmp_path, {"E0": "a", "E1": "b", "E2": "b"})
+    (tmp_path / "raw" / "labels.csv").write_text("exam,frame,lesion\nE1,a.jpg,1\n", "utf-8")
+    labels = LabelsConfig("labels.csv", "exam", "frame", "lesion")
+    ingest(dataclasses.replace(chosen, labels=labels), tmp_path / "raw", tmp_path / "out")
+    assert entry(tmp_path / "out", Reason.LABEL_UNKNOWN)["line"] == 2
 
 
 def test_a_key_file_with_something_else_is_refused(tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_an_interrupted_run_is_taken_up_and_ends_alike(tmp_path: Path) -> None:
     assert digests(tmp_path / "whole") == digests(tmp_path / "cut")
 
 
+def test_a_run_killed_before_its_last_deletion_is_cleaned_up(tmp_path: Path) -> None:
+    small_exams(tmp_path, 1)
+    summary = ingest(config(tmp_path), tmp_path / "raw", tmp_path / "out")
+    before = digests(tmp_path / "out")
+    left = tmp_path / "out" / ".ingest" / "exams"
+    left.mkdir(parents=True)
+    (left / "r0.json").write_text("{}", "utf-8")
+    assert ingest(config(tmp_path), tmp_path / "raw", tmp_path / "out") == summary
+    assert digests(tmp_path / "out") == before
+
+
 def test_a_crash_costs_only_its_task(tmp_path: Path) -> None:
     tasks = [tmp_path / name for name in ("a", "b", "crash", "c", "d", "e", "f")]
     done = dict(run_tasks(tasks, crash_or_mark, 2, ready))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,10 @@ class ColumnsConfig:
         single = (self.exam, self.patient, self.report, self.pathology, self.date, self.frames)
         several = (*self.names, *self.numbers, *self.birth_dates)
         return tuple(column for column in (*single, self.device, *several) if column)
+
+    def place(self, cells: Mapping[str, str]) -> str:
+        """Folder or file of a row's frames, relative to the data folder."""
+        return cells[self.frames or self.exam]
 
 
 @dataclass(frozen=True)

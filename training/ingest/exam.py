@@ -165,10 +165,9 @@ class ExamReader:
         )
 
     def _frames(self, task: Task, folder: Path, ledger: list[Entry]) -> _Frames | None:
-        data = Path(self._config.data)
-        name = task.cells[self._config.columns.frames] if self._config.columns.frames else task.exam
+        name = self._config.columns.place(task.cells)
         try:
-            base, files = find_exam(data, name)
+            base, files = find_exam(Path(self._config.data), name)
         except PathOutside:
             ledger.append(Entry(Reason.PATH_OUTSIDE, task.record))
             return None

@@ -17,7 +17,8 @@ class Reason(StrEnum):
     EXAM_WITHOUT_ID = "exam_without_id"
     """A row has no exam number; left out."""
     PATIENT_WITHOUT_ID = "patient_without_id"
-    """A row has no patient number, so it cannot be kept on one side of the split; left out."""
+    """A row has no patient number, or "unknown" and the like in its place, so it cannot be kept on
+    one side of the split; left out."""
     EXAM_REPEATED = "exam_repeated"
     """A later row has the exam number of an earlier one; the first is kept, this one left out."""
     REPORT_MISSING = "report_missing"
@@ -34,6 +35,9 @@ class Reason(StrEnum):
     """The exam's folder or file is not there or is empty; left out."""
     FRAMES_NONE_LEFT = "frames_none_left"
     """Every frame of the exam was left out, so the exam is too."""
+    FOLDER_SHARED = "folder_shared"
+    """The exam's folder or file is another row's as well, or holds the folders of other exams, so
+    that whose frames they are is not known; left out."""
     PATH_OUTSIDE = "path_outside"
     """The exam's folder would lie outside the data folder; left out."""
     FILE_UNREADABLE = "file_unreadable"
@@ -69,7 +73,10 @@ class Reason(StrEnum):
     """Pictures (``count``) of the exam occur with many patients (a test card, a black screen):
     kept, but they tie no patients together."""
     LABEL_UNKNOWN = "label_unknown"
-    """A row of the labels table names no frame that was kept, or says nothing clear."""
+    """A row of the labels table names no frame that was kept, or says nothing clear; left out."""
+    LABEL_CONTRADICTORY = "label_contradictory"
+    """A row of the labels table says neoplastic of a frame without a lesion, or something else than
+    an earlier row (``first_line``) of the same frame; left out."""
     IDENTITIES_REMOVED = "identities_removed"
     """How many identities were taken out of the exam's texts, by kind (``removed``)."""
 
@@ -93,8 +100,8 @@ class Entry:
         reason: Why.
         record: Pseudonym of the exam; "" where it has none.
         frame: ``<record>/<position>`` of a frame among the exam's raw ones; "" = the whole exam.
-        told: What else there is to say: ``line``, ``detail``, ``count``, ``of``, ``removed``; never
-            an original id, name, file name or text.
+        told: What else there is to say: ``line``, ``first_line``, ``detail``, ``count``, ``of``,
+            ``removed``; never an original id, name, file name or text.
         fate: ``left_out`` or ``marked``; "" = what goes with the reason.
     """
 

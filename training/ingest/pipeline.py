@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,17 @@ from training.errors import ArchiveRefused, ConfigError
 from training.ingest.assemble import SUMMARY, Workplace, assemble
 from training.ingest.config import IngestConfig
 from training.ingest.exam import ExamReader, Task
+from training.ingest.folders import claims
 from training.ingest.ledger import Entry, Reason
 from training.ingest.pool import run_tasks
-from training.ingest.pseudonyms import Pseudonyms, read_key
+from training.ingest.pseudonyms import Pseudonyms, identity, read_key
 from training.ingest.tables import read_table
 from training.runs import file_digest, write_json
 
 __all__ = ["ingest", "ingest_key"]
 
-
+# By exam and frame: lesion, neoplastic, line of the table.
+_Labels = dict[str, dict[str, tuple[bool, bool | None, int]]]
 _CELL = {"": None, **dict.fromkeys(["0", "false", "no", "n"], False)} | dict.fromkeys(
     ["1", "true", "yes", "y"], True
 )
@@ -81,13 +82,14 @@ def ingest(config: IngestConfig, raw: Path, out: Path) -> dict[str, Any]:
         ArchiveRefused: The folders lie inside each other, a frame cannot be written, or no exam is
             left to make an archive of.
     """
+    place = Workplace(out, config.output == "shards")
     if (out / "archive.json").is_file():
+        shutil.rmtree(place.work, ignore_errors=True)  # a kill may have come before assemble did so
         return dict(json.loads((out / SUMMARY).read_text("utf-8")))
     config = dataclasses.replace(config, data=str(raw.resolve()))
     _check_places(config, out)
     key = read_key(Path(config.secret))
     tasks, entries = _tasks(config, Pseudonyms(key))
-    place = Workplace(out, config.output == "shards")
     place.fragment("").parent.mkdir(parents=True, exist_ok=True)
     _read_exams(config, key, tasks, place)
     _write_linkage(config, tasks, Pseudonyms(key))
@@ -150,78 +152,86 @@ def _work(task: Task) -> None:
 def _tasks(config: IngestConfig, pseudonyms: Pseudonyms) -> tuple[list[Task], list[Entry]]:
     """Exams, and what is wrong with the tables.
 
-    In the order of the pseudonyms, since the table's may tell something. The report table is held
-    in memory: 13,000 reports take about 40 MB.
+    In the order of the pseudonyms, since the table's may tell something.
     """
-    labels, entries = _labels(config)
+    lines, tasks, entries = _rows(config, pseudonyms)
+    labels, unclear = _labels(config)
+    raw, columns = Path(config.data), config.columns
+    tables = [config.table, config.labels.table if config.labels else ""]
+    own = {raw / name for name in tables if name}
+    own |= {Path(name) for name in (config.secret, config.linkage) if name}
+    places = {record: columns.place(task.cells) for record, task in tasks.items()}
+    found = claims(raw, config.kind, places, own)
+    for record in sorted(found.shared, key=lambda r: lines[r]):
+        del tasks[record]
+        entries.append(Entry(Reason.FOLDER_SHARED, record, told={"line": lines[record]}))
+    for path in found.strays:
+        name = path.name if columns.frames else path.relative_to(raw).as_posix()
+        entries.append(Entry(Reason.REPORT_MISSING, pseudonyms.record(name)))
+    for record, task in tasks.items():
+        tasks[record] = dataclasses.replace(task, labels=labels.pop(task.exam, {}))
+    for given in labels.values():
+        unclear += [Entry(Reason.LABEL_UNKNOWN, told={"line": n}) for _, _, n in given.values()]
+    return [tasks[record] for record in sorted(tasks)], entries + unclear
+
+
+def _rows(
+    config: IngestConfig, pseudonyms: Pseudonyms
+) -> tuple[dict[str, int], dict[str, Task], list[Entry]]:
+    """Lines and exams by record; held in memory: 13,000 reports take about 40 MB."""
     columns, form = config.columns, (config.delimiter, config.encoding)
-    found: dict[str, Task] = {}
+    keys = (columns.exam, columns.patient)
     lines: dict[str, int] = {}
-    for row in read_table(Path(config.data) / config.table, columns.named(), *form):
+    tasks: dict[str, Task] = {}
+    entries: list[Entry] = []
+    for row in read_table(Path(config.data) / config.table, columns.named(), keys, *form):
         line = {"line": row.line}
         if row.problem:
             entries.append(Entry(Reason.ROW_UNREADABLE, told=line | {"detail": row.problem}))
             continue
         exam, patient = row.cells[columns.exam], row.cells[columns.patient]
-        record = pseudonyms.record(exam) if exam else ""
-        if not exam:
+        record = pseudonyms.record(exam)
+        if not identity(exam):
             entries.append(Entry(Reason.EXAM_WITHOUT_ID, told=line))
-        elif record in found:
+        elif record in tasks:
             told = line | {"first_line": lines[record]}
             entries.append(Entry(Reason.EXAM_REPEATED, record, told=told))
-        elif not patient:
+        elif not identity(patient):
             entries.append(Entry(Reason.PATIENT_WITHOUT_ID, record, told=line))
         else:
             lines[record] = row.line
-            found[record] = Task(record, exam, patient, row.cells, labels.pop(exam, {}))
-    for given in labels.values():
-        entries += [Entry(Reason.LABEL_UNKNOWN, told={"line": n}) for _, _, n in given.values()]
-    entries += _without_report(config, found.values(), pseudonyms)
-    return [found[record] for record in sorted(found)], entries
+            tasks[record] = Task(record, exam, patient, row.cells)
+    return lines, tasks, entries
 
 
-def _labels(
-    config: IngestConfig,
-) -> tuple[dict[str, dict[str, tuple[bool, bool | None, int]]], list[Entry]]:
-    found: dict[str, dict[str, tuple[bool, bool | None, int]]] = {}
+def _labels(config: IngestConfig) -> tuple[_Labels, list[Entry]]:
+    """Labels that say something clear; of two that contradict each other the first."""
+    found: _Labels = {}
     entries: list[Entry] = []
-    table = config.labels
+    table, form = config.labels, (config.delimiter, config.encoding)
     if table is None:
         return found, entries
     columns = [c for c in (table.exam, table.frame, table.lesion, table.neoplastic) if c]
-    for row in read_table(
-        Path(config.data) / table.table, columns, config.delimiter, config.encoding
-    ):
+    keys = (table.exam, table.frame)
+    for row in read_table(Path(config.data) / table.table, columns, keys, *form):
+        line: dict[str, Any] = {"line": row.line}
         lesion = _CELL.get(row.cells.get(table.lesion, "").lower())
         said = row.cells.get(table.neoplastic, "").lower() if table.neoplastic else ""
         if row.problem or lesion is None or said not in _CELL:
-            entries.append(Entry(Reason.LABEL_UNKNOWN, told={"line": row.line}))
+            told = line | {"detail": row.problem or "expected yes or no"}
+            entries.append(Entry(Reason.LABEL_UNKNOWN, told=told))
             continue
+        if _CELL[said] and not lesion:
+            told = line | {"detail": "neoplastic without a lesion"}
+            entries.append(Entry(Reason.LABEL_CONTRADICTORY, told=told))
+            continue
+        label = lesion, _CELL[said] if lesion else None
         frames = found.setdefault(row.cells[table.exam], {})
-        frames[row.cells[table.frame]] = lesion, _CELL[said], row.line
+        first = frames.setdefault(row.cells[table.frame], (*label, row.line))
+        if first[:2] != label:
+            told = line | {"first_line": first[2]}
+            entries.append(Entry(Reason.LABEL_CONTRADICTORY, told=told))
     return found, entries
-
-
-def _without_report(
-    config: IngestConfig, tasks: Iterable[Task], pseudonyms: Pseudonyms
-) -> Iterator[Entry]:
-    """Name what lies in the data folder and belongs to no row; of image files, folders only."""
-    raw = Path(config.data)
-    tables = [config.table, config.labels.table if config.labels else ""]
-    named = {Path(name).parts[0] for name in tables if name and not Path(name).is_absolute()}
-    for task in tasks:
-        name = task.cells[config.columns.frames] if config.columns.frames else task.exam
-        named |= set(Path(name).parts[:1])
-    for path in sorted(raw.iterdir()):
-        meant = path.is_dir() or config.kind != "folders"
-        own = path in (Path(config.secret), Path(config.linkage or config.secret))
-        if (
-            meant
-            and not own
-            and not path.name.startswith(".")
-            and not {path.name, path.stem} & named
-        ):
-            yield Entry(Reason.REPORT_MISSING, pseudonyms.record(path.name))
 
 
 def _write_linkage(config: IngestConfig, tasks: list[Task], pseudonyms: Pseudonyms) -> None:

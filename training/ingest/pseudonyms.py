@@ -5,17 +5,43 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import secrets
 import unicodedata
 from pathlib import Path
 
 from training.errors import ConfigError
 
-__all__ = ["Pseudonyms", "read_key"]
+__all__ = ["Pseudonyms", "identity", "read_key"]
 
 log = logging.getLogger(__name__)
 
 _SHIFT_DAYS = 183
+# What tables write where there is no number, as ``identity`` leaves it; "-" and "?" become "".
+_NOBODY = frozenset(("na", "nan", "nat", "nil", "none", "null", "unknown", "notknown"))
+
+
+def identity(number: str) -> str:
+    """What of a number says who it is, whatever the spelling.
+
+    One patient under two spellings would stand on two sides of the split, which spoils every
+    figure; two patients taken for one only share a side. So whatever might be mere spelling goes:
+    case, width, blanks and punctuation, the ".0" of a number that was a float, and the leading
+    zeros of a plain number, which spreadsheets drop.
+
+    Args:
+        number: A cell of the table.
+
+    Returns:
+        Letters and digits; "" where the cell is empty or says that there is no number ("NULL",
+        "n/a", "-", "unknown", ...).
+    """
+    plain = unicodedata.normalize("NFKC", number).casefold().strip()
+    plain = re.sub(r"^(\d+)[.,]0+$", r"\1", plain)
+    plain = "".join(char for char in plain if char.isalnum())
+    if plain.isdecimal():
+        plain = plain.lstrip("0") or "0"
+    return "" if plain in _NOBODY else plain
 
 
 class Pseudonyms:
@@ -30,12 +56,12 @@ class Pseudonyms:
         return "r" + self._digest("exam", exam).hex()
 
     def patient(self, patient: str) -> str:
-        """Pseudonym of a patient number, ``p`` and 20 hexadecimal digits."""
-        return "p" + self._digest("patient", patient).hex()
+        """Pseudonym of a patient number in any spelling, ``p`` and 20 hexadecimal digits."""
+        return "p" + self._digest("patient", identity(patient)).hex()
 
     def shift_days(self, patient: str) -> int:
         """Days, -183 to -1, that every date of this patient is moved by; intervals survive."""
-        return -1 - int.from_bytes(self._digest("shift", patient), "big") % _SHIFT_DAYS
+        return -1 - int.from_bytes(self._digest("shift", identity(patient)), "big") % _SHIFT_DAYS
 
     def fingerprint(self) -> str:
         """Says whether two keys are the same without giving them away."""

@@ -14,7 +14,7 @@ from PIL import Image
 from model_store.images import ImageLimits, sniff
 from training.ingest.ledger import Reason
 
-__all__ = ["PathOutside", "RawFrame", "Trouble", "find_exam", "raw_frames"]
+__all__ = ["PathOutside", "RawFrame", "Trouble", "exam_path", "find_exam", "raw_frames"]
 
 _MAX_BYTES = ImageLimits().max_bytes
 # Files that systems leave in folders; nobody means them as frames.
@@ -58,6 +58,35 @@ class PathOutside(Exception):
     """An exam's path leads out of the data folder; caught where the exam is read."""
 
 
+def exam_path(data: Path, name: str) -> Path | None:
+    """Where an exam lies.
+
+    Args:
+        data: Folder of the raw data.
+        name: Folder or file below it, with or without the file's suffix.
+
+    Returns:
+        An absolute path, with the suffix left off where the name leaves it off; None of a name
+        that no file can have. Whether anything is there is not said.
+
+    Raises:
+        PathOutside: The name leads out of the folder.
+    """
+    if not name or "\0" in name:
+        return None
+    # As written: links below the data folder are the hospital's own, and may lead to its store.
+    root = os.path.abspath(data)  # noqa: PTH100
+    path = Path(os.path.normpath(os.path.join(root, name)))  # noqa: PTH118 - resolve() follows links
+    if not path.is_relative_to(root) or path == Path(root):
+        raise PathOutside(name)
+    # File systems differ in how they compose an umlaut.
+    spellings = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
+    try:
+        return next((p for p in (path, *map(Path, spellings)) if p.exists()), path)
+    except OSError:
+        return None
+
+
 def find_exam(data: Path, name: str) -> tuple[Path, list[Path]]:
     """Find the files of an exam.
 
@@ -72,17 +101,10 @@ def find_exam(data: Path, name: str) -> tuple[Path, list[Path]]:
     Raises:
         PathOutside: The name leads out of the folder.
     """
-    if not name or "\0" in name:
+    path = exam_path(data, name)
+    if path is None:
         return data, []
-    # As written: links below the data folder are the hospital's own, and may lead to its store.
-    root = os.path.abspath(data)  # noqa: PTH100
-    path = Path(os.path.normpath(os.path.join(root, name)))  # noqa: PTH118 - resolve() follows links
-    if not path.is_relative_to(root) or path == Path(root):
-        raise PathOutside(name)
     try:
-        # File systems differ in how they compose an umlaut.
-        spellings = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
-        path = next((p for p in (path, *map(Path, spellings)) if p.exists()), path)
         if path.is_file():
             return path.parent, [path]
         if path.is_dir():

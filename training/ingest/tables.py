@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
+from training.ingest.csv_records import csv_records
 
 __all__ = ["Row", "read_table"]
-
-# A report is a few kB; csv's own limit of 131 kB is too low for a pathology section with tables.
-_FIELD_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,18 @@ class Row:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], delimiter: str = ",", encoding: str = "utf-8"
+    path: Path,
+    columns: Sequence[str],
+    keys: Sequence[str],
+    delimiter: str = ",",
+    encoding: str = "utf-8",
 ) -> Iterator[Row]:
     """Read a table row by row.
 
     Args:
         path: .csv, .jsonl or .parquet file.
         columns: Columns that are wanted; others are not read.
+        keys: Those of them that number a row; ``csv_records`` tells rows from text by them.
         delimiter: Of a CSV file.
         encoding: Of a CSV file; others are UTF-8.
 
@@ -50,40 +53,40 @@ def read_table(
         Rows in order; a bad one costs none of its neighbours.
 
     Raises:
-        ConfigError: The file cannot be read, or lacks a column.
+        ConfigError: The file cannot be read, lacks a column, or has a wanted one twice.
     """
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".parquet": _parquet}
     try:
         if path.suffix.lower() == ".csv":
-            yield from _csv(path, columns, delimiter, encoding)
+            yield from _csv(path, columns, keys, delimiter, encoding)
         else:
-            yield from readers[path.suffix.lower()](path, columns)  # type: ignore[operator]
+            yield from readers[path.suffix.lower()](path, columns)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"table {path.name}: cannot be read: {reason}") from error
 
 
-def _csv(path: Path, columns: Sequence[str], delimiter: str, encoding: str) -> Iterator[Row]:
-    csv.field_size_limit(_FIELD_BYTES)
+def _csv(
+    path: Path, columns: Sequence[str], keys: Sequence[str], delimiter: str, encoding: str
+) -> Iterator[Row]:
     encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-        except csv.Error as error:
-            raise ConfigError(f"table {path.name}: line 1: {error}") from error
-        _require(path, columns, header)
-        while True:
-            line = reader.line_num + 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Row(line, {}, f"{error}")
-                continue
-            if values:
-                yield _csv_row(line, header, values, columns)
+    try:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            lines = file.readlines()
+    except UnicodeError as error:
+        # Not the error's text: it quotes the file.
+        raise ConfigError(f"table {path.name}: expected text in {encoding}") from error
+    records = csv_records(lines, delimiter, keys)
+    first = next(records)
+    if first.problem:
+        raise ConfigError(f"table {path.name}: line 1: {first.problem}")
+    header = [name.strip() for name in first.cells]
+    _require(path, columns, header)
+    for record in records:
+        if record.problem:
+            yield Row(record.line, {}, record.problem)
+        elif record.cells:
+            yield _csv_row(record.line, header, record.cells, columns)
 
 
 def _csv_row(line: int, header: list[str], values: list[str], columns: Sequence[str]) -> Row:
@@ -92,7 +95,7 @@ def _csv_row(line: int, header: list[str], values: list[str], columns: Sequence[
     cells = dict(zip(header, values, strict=True))
     if any("\udc80" <= char <= "\udcff" for cell in cells.values() for char in cell):
         return Row(line, {}, "expected the table's encoding, found other bytes")
-    return Row(line, {name: _text(cells[name]) for name in columns})
+    return _row(line, cells, columns)
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -111,7 +114,7 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 yield Row(line, {}, f"expected an object, found {type(entry).__name__}")
                 continue
             missing -= entry.keys()
-            yield Row(line, {name: _text(entry.get(name)) for name in columns})
+            yield _row(line, entry, columns)
     if missing:
         raise ConfigError(f"table {path.name}: no line has the keys {sorted(missing)}")
 
@@ -127,7 +130,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
                 for entry in batch.to_pylist():
                     line += 1
-                    yield Row(line, {name: _text(entry[name]) for name in columns})
+                    yield _row(line, entry, columns)
     except pyarrow.ArrowException as error:
         raise ConfigError(
             f"table {path.name}: expected a readable Parquet file, found {type(error).__name__}"
@@ -140,6 +143,16 @@ def _require(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:
             f"table {path.name}: expected the columns {missing}, found {len(found)} others; "
             "is there a line of column names?"  # without one, their names are a patient's
         )
+    if twice := sorted(name for name, n in Counter(found).items() if n > 1 and name in columns):
+        raise ConfigError(f"table {path.name}: expected each column once, found {twice} repeated")
+
+
+def _row(line: int, entry: Mapping[str, Any], columns: Sequence[str]) -> Row:
+    for name in columns:
+        if isinstance(entry.get(name), Mapping | list | tuple | bytes):
+            kind = type(entry[name]).__name__
+            return Row(line, {}, f"column {name}: expected text or a number, found {kind}")
+    return Row(line, {name: _text(entry.get(name)) for name in columns})
 
 
 def _text(value: Any) -> str:
