@@ -200,6 +200,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, help="JSON file (default: runs/figures-<part>.json)")
     evaluate.set_defaults(run=_evaluate)
+    pooling = commands.add_parser(
+        "pooling",
+        help="unify beside mean, max and gated attention pooling, on a part's patients",
+        description="Scores the patients of a part by every way of pooling over the same "
+        "embeddings of one bundle. Gated attention (Ilse et al. 2018) is trained on the records "
+        "and claims that stage 3 learns from. Writes JSON and prints the table.",
+    )
+    pooling.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    pooling.add_argument("--archive", type=Path, required=True, help="records and patients")
+    pooling.add_argument(
+        "--part", choices=("select", "calibrate", "report"), default="select", help="(select)"
+    )
+    pooling.add_argument(
+        "--seed", action="append", type=int, metavar="N", help="of gated pooling (1, 2, 3)"
+    )
+    pooling.add_argument("--out", type=Path, help="JSON file (default: runs/pooling-<part>.json)")
+    pooling.set_defaults(run=_pooling)
     from training.report.command import add_command
     from training.scoring.command import add_command as add_score
 
@@ -337,6 +354,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, found)
     print(figures_text(found))
+    print(f"figures: {out}")
+    return 0
+
+
+def _pooling(args: argparse.Namespace) -> int:
+    from model_store.bundle import Bundle
+    from model_store.encoder import Encoder
+    from training.pooling import pooling_figures, pooling_table
+    from training.runs import commit, write_json
+
+    encoder = Encoder(Bundle.open(args.bundle))
+    found = pooling_figures(encoder, args.archive, args.part, args.seed or (1, 2, 3))
+    out = args.out or Path("runs") / f"pooling-{args.part}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"bundle": args.bundle.name, "commit": commit()} | found)
+    print(pooling_table(found))
     print(f"figures: {out}")
     return 0
 

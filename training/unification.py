@@ -45,6 +45,7 @@ __all__ = [
     "PatientSampler",
     "UnificationTask",
     "class_query_loss",
+    "opinion_classes",
     "record_targets",
     "unify_records",
 ]
@@ -205,8 +206,13 @@ def _texts(bags: Bags) -> tuple[list[str], Tensor]:
     return [s[i] if i < len(s) else s[0] for s in sets for i in range(longest)], mask
 
 
-def _opinion_classes(exams: Sequence[Exam]) -> Tensor:
-    """0 = a lesion is called neoplastic; 1 = none is, by what is stated; -1 = not stated."""
+def opinion_classes(exams: Sequence[Exam]) -> Tensor:
+    """What reports say of whole exams.
+
+    Returns:
+        (p,) int64: 0 = a lesion is called neoplastic; 1 = none is, by what is stated; -1 = not
+        stated.
+    """
     classes = []
     for exam in exams:
         stated = [lesion.opinion for lesion in exam.lesions]
@@ -269,7 +275,7 @@ class UnificationTask:
         }
         if self.impression:
             losses["opinion_loss"] = weight * class_query_loss(
-                model, images, mask, captions[2:], _opinion_classes(bags.exams)
+                model, images, mask, captions[2:], opinion_classes(bags.exams)
             )
         return losses
 
