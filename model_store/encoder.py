@@ -20,7 +20,7 @@ from model_store.errors import BundleCorrupt, EncodeFailed, ProviderUnavailable
 from model_store.images import Pixels
 from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
-from model_store.tokenizer import Tokenizer
+from model_store.tokenizer import Ids, Tokenizer
 
 __all__ = ["Encoder", "Floats", "Mask", "usable_cores"]
 
@@ -119,11 +119,50 @@ class Encoder:
         Raises:
             EncodeFailed: the graph did not run, or gave numbers that are not finite.
         """
+        tokenizer, _ = self._text_tower()
+        parts = [
+            self.encode_tokens(tokenizer.encode(texts[start : start + _SENTENCES])[0])
+            for start in range(0, len(texts), _SENTENCES)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
+
+    def tokenize(self, texts: Sequence[str]) -> Ids:
+        """Give sentences as ids, all rows of one length whatever the sentences.
+
+        Args:
+            texts: m sentences; m may be 0.
+
+        Returns:
+            int64 (m, context length), padded.
+        """
+        tokenizer, _ = self._text_tower()
+        contract = tokenizer.contract
+        rows = np.full((len(texts), contract.context_length), contract.pad_id, np.int64)
+        if texts:
+            ids, _ = tokenizer.encode(texts)
+            rows[:, : ids.shape[1]] = ids
+        return rows
+
+    def encode_tokens(self, ids: Ids) -> Floats:
+        """Encode sentences given as ids.
+
+        Args:
+            ids: int64 (m, t) as from `tokenize`; m may be 0, padding costs nothing.
+
+        Returns:
+            float32 (m, d), unit rows.
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
         tokenizer, session = self._text_tower()
         parts = []
-        for start in range(0, len(texts), _SENTENCES):
-            ids, mask = tokenizer.encode(texts[start : start + _SENTENCES])
-            parts.append(_run(session, ["embedding"], {"ids": ids, "mask": mask})[0])
+        for start in range(0, len(ids), _SENTENCES):
+            rows = ids[start : start + _SENTENCES]
+            mask = tokenizer.mask(rows)
+            width = int(np.flatnonzero(mask.any(axis=0)).max(initial=0)) + 1
+            feed = {"ids": rows[:, :width], "mask": mask[:, :width]}
+            parts.append(_run(session, ["embedding"], feed)[0])
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
 
     def class_embeddings(self, label_set: LabelSet) -> Floats:

@@ -34,6 +34,7 @@ __all__ = [
     "open_rgb",
     "preprocess",
     "sniff",
+    "upright_rgb",
 ]
 
 Pixels = npt.NDArray[np.uint8]
@@ -139,7 +140,22 @@ def open_rgb(
         if cover_px is not None and kind == "JPEG":
             image.draft(None, (cover_px, cover_px))
         image.load()
-        return _upright(_to_rgb(image), image)
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Bring an opened picture into the form that `preprocess` takes.
+
+    Args:
+        image: of any mode, as Pillow opened it.
+
+    Returns:
+        Image of mode RGB, orientation applied, transparency laid over black.
+
+    Raises:
+        ImageRejected: the mode has no one right 8-bit reading.
+    """
+    return _upright(_to_rgb(image), image)
 
 
 def preprocess(image: Image.Image, contract: InputContract) -> Pixels:

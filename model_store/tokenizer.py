@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as _Backend
 
 from model_store.errors import BundleCorrupt
 
-__all__ = ["TextContract", "Tokenizer", "clean_text"]
+__all__ = ["Ids", "TextContract", "Tokenizer", "clean_text"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -76,13 +76,24 @@ class Tokenizer:
         rows = [encoding.ids for encoding in self._backend.encode_batch(cleaned)]
         width = max(len(row) for row in rows)
         ids = np.full((len(rows), width), self.contract.pad_id, np.int64)
-        mask = np.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        if self.contract.kind == "bert":
-            mask = (ids != self.contract.pad_id).astype(np.int64)
-        return ids, mask
+        return ids, self.mask(ids)
+
+    def mask(self, ids: Ids) -> Ids:
+        """Tell tokens from padding.
+
+        Args:
+            ids: int64 (m, t), padded to any length.
+
+        Returns:
+            int64 (m, t): 1 on tokens, 0 on padding. `clip` reads padding from the end of a row
+            backwards, where the end mark stops it: the padding's id is also a word's.
+        """
+        told = ids != self.contract.pad_id
+        if self.contract.kind == "clip":
+            told = np.logical_or.accumulate(told[:, ::-1], axis=1)[:, ::-1]
+        return np.asarray(told, np.int64)
 
 
 def clean_text(text: str, kind: Literal["bert", "clip"]) -> str:

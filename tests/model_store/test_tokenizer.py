@@ -50,6 +50,15 @@ def test_rows_are_padded_to_the_longest_and_masked(tokenizer: Tokenizer) -> None
     assert mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
 
 
+def test_a_word_with_the_paddings_id_is_a_word_in_clip_and_padding_in_bert(tiny: Bundle) -> None:
+    ids = np.array([[2, 7, 0, 3, 0, 0], [2, 3, 0, 0, 0, 0]])
+    path, told = tiny.path / "tokenizer.json", {}
+    for kind in ("bert", "clip"):
+        told[kind] = Tokenizer.open(path, TextContract(kind, 77, 0)).mask(ids).tolist()
+    assert told["clip"] == [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]]
+    assert told["bert"] == [[1, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 0]]
+
+
 def test_ids_do_not_depend_on_the_other_sentences(tokenizer: Tokenizer) -> None:
     texts = generated(200)
     ids, mask = tokenizer.encode(texts)
