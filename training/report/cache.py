@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.progress import Progress
 
-from training.items import Embedded, Item
+from model_store.encoder import Encoder
+from training.items import Embedded, Item, embed
 
 __all__ = ["Cache"]
 
 log = logging.getLogger(__name__)
 
+_CHUNK = 128
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -78,3 +81,32 @@ class Cache:
         stored = self.arrays(["items", *key, *map(repr, items)], plain)
         reasons = [str(reason) or None for reason in stored["reasons"]]
         return Embedded(list(items), stored["embeddings"], reasons)
+
+    def frames(
+        self,
+        encoder: Encoder,
+        items: Sequence[Item],
+        digests: Sequence[str],
+        progress: Progress | None = None,
+    ) -> Embedded:
+        """Frames through a bundle's own path, or as they were kept.
+
+        Args:
+            encoder: Of the bundle.
+            items: The frames.
+            digests: Of what the frames are taken from.
+            progress: Where encoding shows how far it is; None shows nothing.
+        """
+
+        def encode() -> Embedded:
+            starts: Iterable[int] = range(0, len(items), _CHUNK)
+            if progress:
+                starts = progress.track(starts, description="frames")
+            parts = [embed(encoder, items[start : start + _CHUNK]) for start in starts]
+            return Embedded(
+                list(items),
+                np.concatenate([p.embeddings for p in parts] or [embed(encoder, []).embeddings]),
+                [reason for part in parts for reason in part.reasons],
+            )
+
+        return self.embedded([encoder.bundle.digest, *digests], items, encode)

@@ -6,13 +6,12 @@ that is worth a word on the page is the asking section's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import Progress
 
 from model_store.bundle import Bundle
@@ -21,7 +20,7 @@ from training.cleansing import Fate, read_ledger
 from training.config import AttributesConfig, Recipe, digest, load
 from training.errors import StaleInput
 from training.figures import part_figures
-from training.items import Embedded, Item, embed
+from training.items import Embedded, Item
 from training.patients import read_views
 from training.protocol import archive_items, data_items
 from training.reading import Exam, read_exams
@@ -33,7 +32,6 @@ from training.runs import archive_digest, file_digest, stamp_of
 __all__ = ["CONFIGS", "STAGES", "Inputs", "short"]
 
 STAGES = ("0-archive", "1-cleansing", "2-attunement", "3-unification")
-_CHUNK = 128
 CONFIGS = Path(__file__).parents[1] / "configs"
 _TABLES = {
     "1-cleansing": "cleansing",
@@ -237,21 +235,7 @@ class Inputs:
             StaleInput: There is no bundle, or no archive.
         """
         encoder, _ = self.needed()
-
-        def encode() -> Embedded:
-            starts: Iterable[int] = range(0, len(items), _CHUNK)
-            if self.progress:
-                starts = self.progress.track(starts, description="frames")
-            parts = [embed(encoder, items[start : start + _CHUNK]) for start in starts]
-            return Embedded(
-                list(items),
-                np.concatenate([p.embeddings for p in parts] or [embed(encoder, []).embeddings]),
-                [reason for part in parts for reason in part.reasons],
-            )
-
-        return self.cache.embedded(
-            [encoder.bundle.digest, self.archive_digest, *digests], items, encode
-        )
+        return self.cache.frames(encoder, items, [self.archive_digest, *digests], self.progress)
 
     @cached_property
     def figures(self) -> dict[str, Any]:
