@@ -184,6 +184,8 @@ def test_command_writes_figures_page_and_plot_and_makes_them_again(
     assert main(command) == 0
     assert first == [path.read_bytes() for path in (out, page, page.with_suffix(".svg"))]
     assert sorted((folder / "cache").iterdir()) == kept
+    assert main([*command, "--data", str(folder)]) == 1
+    assert "expected source_split.json" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/colonoscopy")

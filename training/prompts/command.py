@@ -54,7 +54,6 @@ def prompt_figures(
 
     from model_store.bundle import Bundle
     from model_store.encoder import Encoder
-    from training.items import Embedded
     from training.prompts.questions import QUESTIONS, question_figures, read_facts
     from training.prompts.spread import best_pairs, spread_figures
     from training.prompts.wordings import PARAPHRASES
@@ -64,15 +63,17 @@ def prompt_figures(
 
     archive = archive.resolve()
     encoder = Encoder(Bundle.open(bundle))
+    items = {
+        name: archive_items(archive, name) + (data_items(data, archive, name) if data else [])
+        for name in {part, "select"}
+    }
     digests = [archive_digest(archive), *([file_digest(data / "index.csv")] if data else [])]
-
-    def frames(name: str, progress: Progress) -> Embedded:
-        items = archive_items(archive, name) + (data_items(data, archive, name) if data else [])
-        return Cache(cache).frames(encoder, items, digests, progress)
-
     with Progress(transient=True) as progress:
-        found = frames(part, progress)
-        select = found if part == "select" else frames("select", progress)
+        frames = {
+            name: Cache(cache).frames(encoder, told, digests, progress)
+            for name, told in items.items()
+        }
+    found, select = frames[part], frames["select"]
     chosen = {
         task: best_pairs(encoder, task, select, told["en"]) for task, told in PARAPHRASES.items()
     }
