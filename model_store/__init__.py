@@ -17,6 +17,7 @@ from model_store.errors import (
     ImageRejected,
     InvalidInput,
     LabelSetInvalid,
+    ProfileMismatch,
     ProviderUnavailable,
     SelfTestFailed,
     UnknownDevice,
@@ -26,6 +27,7 @@ from model_store.errors import (
 from model_store.images import ImageLimits, InputContract, decode
 from model_store.label_sets import Label, LabelSet
 from model_store.patient import PatientScore, heatmap, score_patient
+from model_store.profile import SiteProfile, read_profile, write_profile
 from model_store.scoring import Calibration, Decision, OperatingPoint
 from model_store.selftest import SelfTestReport, self_test
 from model_store.tokenizer import TextContract, Tokenizer
@@ -53,10 +55,12 @@ __all__ = [
     "Manifest",
     "OperatingPoint",
     "PatientScore",
+    "ProfileMismatch",
     "Provenance",
     "ProviderUnavailable",
     "SelfTestFailed",
     "SelfTestReport",
+    "SiteProfile",
     "TextContract",
     "Tokenizer",
     "UnknownDevice",
@@ -65,6 +69,8 @@ __all__ = [
     "decode",
     "heatmap",
     "pack",
+    "read_profile",
     "score_patient",
     "self_test",
+    "write_profile",
 ]

@@ -11,6 +11,7 @@
     │   ├── BundleNotFound              path
     │   ├── BundleCorrupt               path, expected, actual
     │   ├── BundleIncompatible          found, supported
+    │   ├── ProfileMismatch             site, expected, actual
     │   ├── SelfTestFailed              difference, tolerance
     │   └── ProviderUnavailable         asked, got
     └── EncodeFailed                    the runtime raised, or gave numbers that are not finite
@@ -33,6 +34,7 @@ __all__ = [
     "ImageRejected",
     "InvalidInput",
     "LabelSetInvalid",
+    "ProfileMismatch",
     "ProviderUnavailable",
     "SelfTestFailed",
     "UnknownDevice",
@@ -164,6 +166,22 @@ class BundleIncompatible(BundleError):
     def __str__(self) -> str:
         low, high = self.supported
         return f"expected format_version {low} to {high}; found {self.found!r}"
+
+
+class ProfileMismatch(BundleError):
+    """A site profile belongs to another bundle; one must be made for this bundle."""
+
+    def __init__(self, site: str, expected: str, actual: str) -> None:
+        super().__init__(site, expected, actual)
+        self.site = site
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        return (
+            f"site profile {self.site}: expected one of the bundle {self.expected}; "
+            f"found one of {self.actual}"
+        )
 
 
 class SelfTestFailed(BundleError):

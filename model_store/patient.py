@@ -65,7 +65,8 @@ def score_patient(
         encoder: gives `unify` and the logit scale.
         label_set: k labels; its positive label decides who attends.
         classes: float32 (k, d), as `encoder.class_embeddings` gives them.
-        calibration: of this set; used only with a positive label. None gives softmax scores.
+        calibration: of this set, the bundle's or a site's; used only with a positive label. None
+            gives softmax scores.
         embeddings: float32 (n, d) of the frames that count, n at least 1.
 
     Returns:
@@ -81,8 +82,12 @@ def score_patient(
     frame_cosines = cosines(embeddings, classes)
     frame_scores = softmax(scale * frame_cosines)
     frame_probability = None
+    corrections = np.zeros(len(embeddings))
     if calibration is not None and positive is not None:
-        frame_probability = calibration.frame.probability(margin(frame_cosines, positive, scale))
+        corrections = calibration.corrections(embeddings)
+        frame_probability = calibration.frame.probability(
+            margin(frame_cosines, positive, scale) + corrections
+        )
         frame_scores = probability_scores(frame_probability, frame_cosines, positive, scale)
     if len(embeddings) == 1:
         attention = np.ones(1 if positive is not None else (len(classes), 1), np.float32)
@@ -90,9 +95,14 @@ def score_patient(
         probability = None if frame_probability is None else float(frame_probability[0])
     else:
         pooled_cosines, attention = _pool(encoder, classes, positive, embeddings)
-        scores, probability = _patient_scores(
-            pooled_cosines, positive, scale, calibration, len(embeddings)
-        )
+        scores, probability = softmax(scale * pooled_cosines), None
+        if calibration is not None and positive is not None:
+            z = float(margin(pooled_cosines[None], positive, scale)[0])
+            z += calibration.patient_correction(corrections, attention)
+            probability = calibration.patient.probability(z, len(embeddings))
+            scores = probability_scores(
+                np.asarray([probability]), pooled_cosines[None], positive, scale
+            )[0]
     return PatientScore(
         frame_cosines,
         np.asarray(frame_scores, np.float64),
@@ -134,18 +144,3 @@ def _pool(
     if positive is None:
         return np.clip((pooled * classes).sum(axis=1), -1.0, 1.0), attention
     return cosines(pooled, classes)[0], attention[0]
-
-
-def _patient_scores(
-    cosine: FloatArray,
-    positive: int | None,
-    scale: float,
-    calibration: Calibration | None,
-    frames: int,
-) -> tuple[FloatArray, float | None]:
-    if calibration is None or positive is None:
-        return softmax(scale * cosine), None
-    z = float(margin(cosine[None], positive, scale)[0])
-    probability = calibration.patient.probability(z, frames)
-    scores = probability_scores(np.asarray([probability]), cosine[None], positive, scale)
-    return scores[0], probability

@@ -15,6 +15,7 @@ from math import isfinite, log
 import numpy as np
 import numpy.typing as npt
 
+from model_store.adapters import Adapter
 from model_store.errors import BundleCorrupt, UnknownOperatingPoint
 from model_store.schema import parse_json, read_as, write_json
 
@@ -109,11 +110,34 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Everything that turns one label set's cosines into probabilities and decisions."""
+    """Everything that turns one label set's cosines into probabilities and decisions.
+
+    Attributes:
+        frame: map of a frame's margin.
+        patient: map of a patient's margin.
+        operating_points: by name.
+        adapter: a site's own, which corrects the margins before they are mapped; a bundle has none.
+    """
 
     frame: FrameMap
     patient: PatientMap
     operating_points: Mapping[str, OperatingPoint]
+    adapter: Adapter | None = None
+
+    def corrections(self, embeddings: FloatArray) -> npt.NDArray[np.float64]:
+        """Give what is added to the margins of unit embeddings (n, d): float64 (n,)."""
+        if self.adapter is None:
+            return np.zeros(len(embeddings))
+        return self.adapter.correction(embeddings)
+
+    def patient_correction(self, corrections: FloatArray, attention: FloatArray) -> float:
+        """Give what is added to the margin of a patient's pooled vector.
+
+        The frames' corrections (n,), weighted by their attention (n,): what a correction that is
+        linear gives on the weighted mean of the frames. `unify` may scale margins; the two slopes,
+        which agree on a patient of one frame, say by how much.
+        """
+        return float(attention @ corrections) * self.frame.slope / self.patient.slope
 
     def operating_point(self, name: str) -> OperatingPoint:
         """Look up an operating point.

@@ -96,11 +96,12 @@ def _listen(settings: Settings) -> socket.socket:
 def _banner(listener: socket.socket, engine: Engine) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    manifest = engine.bundle.manifest
+    manifest, profile = engine.bundle.manifest, engine.site_profile
+    local = f" site_profile={profile.site} ({profile.digest[:19]})" if profile else ""
     return (
         f"endo-clip {__version__} listens on http://{shown}:{port} (docs at /docs) "
         f"bundle={manifest.name} {manifest.version} ({engine.bundle.digest[:19]}) "
-        f"path={engine.bundle.path} provider={engine.encoder.provider}"
+        f"path={engine.bundle.path} provider={engine.encoder.provider}{local}"
     )
 
 

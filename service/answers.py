@@ -167,6 +167,17 @@ class OperatingPointUsed(_Answer):
     patient_abstain: tuple[float, float] | None
 
 
+class SiteProfileUsed(_Answer):
+    """The site profile behind the probabilities and decisions of an answer."""
+
+    site: Annotated[str, Field(examples=["st-elsewhere"])]
+    digest: Annotated[str, Field(description="Of its file.", examples=["sha256:4c…"])]
+    adapter: Annotated[
+        Literal["linear", "cache"] | None,
+        Field(description="What corrects the margins; null: probabilities and thresholds only."),
+    ]
+
+
 class _Envelope(_Answer):
     request_id: Annotated[str, Field(description="As sent in X-Request-ID, or made here.")]
     task: str
@@ -186,6 +197,10 @@ class NamedTaskAnswer(_Labelled):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.NAMED_TASK]})
 
+    site_profile: Annotated[
+        SiteProfileUsed | None,
+        Field(description="Only where a site profile is set that holds this task."),
+    ] = None
     operating_point: OperatingPointUsed
     patients: Annotated[list[NamedTaskPatient], Field(description="In the caller's order.")]
 
@@ -267,7 +282,14 @@ class ModelDetail(ModelListed):
     card: Annotated[str, Field(description="MODEL_CARD.md")]
     manifest: dict[str, Any]
     label_sets: dict[str, Any]
-    operating_points: dict[str, Any]
+    operating_points: Annotated[
+        dict[str, Any],
+        Field(description="In force here: a site profile's where it holds the task."),
+    ]
+    site_profile: Annotated[
+        dict[str, Any] | None,
+        Field(description="Site, digest, and by task what was labelled, used and measured."),
+    ] = None
 
 
 class Device(_Answer):

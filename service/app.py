@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: the bundle cannot be served.
-        SettingsInvalid: the device profiles cannot be read.
+        SettingsInvalid: the device profiles or the site profile cannot be read.
     """
     engine = Engine(settings)
     app = FastAPI(

@@ -34,7 +34,7 @@ from model_store.selftest import self_test
 from service.batching import Lane, MicroBatcher
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn
-from service.settings import Box, Settings, newest_bundle, read_devices
+from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
 
 __all__ = ["NAMED_TASKS", "Engine", "Frame", "all_of"]
 
@@ -73,12 +73,18 @@ class Engine:
         """Open the bundle, verified, and its graphs; no thread is started yet.
 
         Raises:
-            BundleError: the bundle cannot be served.
-            SettingsInvalid: the device profiles cannot be read.
+            BundleError: the bundle cannot be served, or the site profile does not belong to it.
+            SettingsInvalid: the device profiles or the site profile cannot be read.
         """
         self.devices = read_devices(settings.devices)
+        self.site_profile = read_site_profile(settings.site_profile)
         self.bundle = Bundle.open(settings.bundle or newest_bundle())
         _check_named_tasks(self.bundle)
+        self.calibrations = (
+            self.site_profile.calibrations(self.bundle)
+            if self.site_profile
+            else self.bundle.calibrations
+        )
         self.encoder = Encoder(
             self.bundle, provider=settings.provider, threads=settings.encode_threads
         )
@@ -219,7 +225,7 @@ class Engine:
         calibrated: bool,
     ) -> PatientScore:
         """Score one patient from the embeddings of its scored frames, at least one."""
-        calibration = self.bundle.calibrations.get(label_set.name) if calibrated else None
+        calibration = self.calibrations.get(label_set.name) if calibrated else None
         arguments = (self.encoder, label_set, classes, calibration, np.stack(embeddings))
         if len(embeddings) == 1:  # a few small products; a thread hop would cost more
             return score_patient(*arguments)

@@ -68,8 +68,9 @@ async def model(request: Request, name: str) -> Response:
                 for key, one in bundle.label_sets.items()
             },
             "operating_points": {
-                key: to_plain(one.operating_points) for key, one in bundle.calibrations.items()
+                key: to_plain(one.operating_points) for key, one in engine.calibrations.items()
             },
+            **_site_profile(engine),
         }
     )
 
@@ -114,6 +115,22 @@ def _listed(engine: Engine) -> dict[str, Any]:
         "created": manifest.created,
         "intended_use": manifest.intended_use,
     }
+
+
+def _site_profile(engine: Engine) -> dict[str, Any]:
+    profile = engine.site_profile
+    if profile is None:
+        return {}
+    tasks = {
+        name: {
+            "labels": to_plain(task.labels),
+            "adapter": task.adapter_kind,
+            "measured": task.measured,
+        }
+        for name, task in profile.tasks.items()
+    }
+    told = {"site": profile.site, "digest": profile.digest, "created": profile.created}
+    return {"site_profile": {**told, "tasks": tasks}}
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -45,7 +45,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
         EncodeFailed: a graph did not run.
     """
     label_set = engine.bundle.label_set(task)
-    calibration = engine.bundle.calibrations[task]
+    calibration = engine.calibrations[task]
     with _pointed("/operating_point"):
         point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
     classes = await engine.class_embeddings(label_set)
@@ -53,6 +53,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
     patients = await scorer.patients(request.patients)
     return {
         **_head(engine, task, label_set),
+        **_profile_info(engine, task),
         "operating_point": _point_info(point),
         "patients": patients,
     }
@@ -269,6 +270,20 @@ def _head(engine: Engine, task: str, label_set: LabelSet) -> Answer:
         "intended_use": engine.bundle.manifest.intended_use,
         "labels": list(label_set.names),
         "label_definitions": label_set.definitions if label_set.name else {},
+    }
+
+
+def _profile_info(engine: Engine, task: str) -> Answer:
+    """Name the site profile that an answer rests on; nothing where it does not hold the task."""
+    profile = engine.site_profile
+    if profile is None or task not in profile.tasks:
+        return {}
+    return {
+        "site_profile": {
+            "site": profile.site,
+            "digest": profile.digest,
+            "adapter": profile.tasks[task].adapter_kind,
+        }
     }
 
 

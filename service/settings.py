@@ -15,9 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import model_store
 from model_store.errors import BundleNotFound
+from model_store.profile import SiteProfile, read_profile
 from service.errors import SettingsInvalid
 
-__all__ = ["FULL_FRAME", "Box", "Settings", "newest_bundle", "read_devices", "read_settings"]
+__all__ = [
+    "FULL_FRAME",
+    "Box",
+    "Settings",
+    "newest_bundle",
+    "read_devices",
+    "read_settings",
+    "read_site_profile",
+]
 
 Box = tuple[float, float, float, float]
 FULL_FRAME: Box = (0.0, 0.0, 1.0, 1.0)
@@ -81,6 +90,11 @@ class Settings(BaseModel):
         default=None,
         description='JSON file of device profiles, {"name": [x0, y0, x1, y1]}: the box of the '
         "endoscope image as fractions of the upright frame.",
+    )
+    site_profile: Path | None = Field(
+        default=None,
+        description="site-profile.json of `training fewshot profile`: local probabilities and "
+        "thresholds, and an adapter where it has one. It must belong to the bundle.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
@@ -166,6 +180,22 @@ def read_devices(path: Path | None) -> dict[str, Box]:
             )
         devices[name] = _box(box, f"{_PREFIX}DEVICES: {path}: {name}")
     return devices
+
+
+def read_site_profile(path: Path | None) -> SiteProfile | None:
+    """Read the site profile of the setting, or give None where none is set.
+
+    Raises:
+        SettingsInvalid: the file cannot be read; one line.
+        BundleCorrupt: it is not a site profile.
+    """
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(f"{_PREFIX}SITE_PROFILE: {error}") from error
+    return read_profile(data, path.name)
 
 
 def _box(value: Any, where: str) -> Box:

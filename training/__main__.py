@@ -218,10 +218,12 @@ def _parser() -> argparse.ArgumentParser:
     pooling.add_argument("--out", type=Path, help="JSON file (default: runs/pooling-<part>.json)")
     pooling.set_defaults(run=_pooling)
     from training.benchmark.command import add_commands as add_benchmark
+    from training.fewshot.command import add_command as add_fewshot
     from training.prompts.command import add_command as add_prompts
     from training.report.command import add_command
     from training.scoring.command import add_command as add_score
 
+    add_fewshot(commands)
     add_command(commands)
     add_score(commands)
     add_benchmark(commands)

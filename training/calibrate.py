@@ -20,8 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from model_store.scoring import Decision, FrameMap, OperatingPoint, PatientMap, decide
 
 __all__ = [
+    "POINTS",
     "Alone",
     "Judged",
+    "abstain_band",
+    "choose_threshold",
     "ece_floor",
     "expected_calibration_error",
     "fit_frame_map",
@@ -33,6 +36,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+POINTS = ("balanced", "sensitivity_first", "specificity_first")
 SMALLEST_SLOPE = 1e-3  # a model without skill still gets an increasing map, and a card that says so
 STEEPEST_LOG_N = -5.0  # bound of the search; beyond it two frames count for nothing
 ABSTAIN_HALF_WIDTH = 0.03  # of the balanced point: closer than this a decision is a coin toss
@@ -146,13 +150,13 @@ def operating_points(frame: Judged, patient: Judged) -> dict[str, OperatingPoint
         patient: Patients of two scored frames or more.
     """
     points = {}
-    for name in ("balanced", "sensitivity_first", "specificity_first"):
+    for name in POINTS:
         thresholds: dict[str, float] = {}
         bands: dict[str, tuple[float, float] | None] = {}
         measured: dict[str, float] = {}
         for level, judged in (("frame", frame), ("patient", patient)):
-            threshold = _threshold(name, judged)
-            band = _band(threshold, judged) if name == "balanced" else None
+            threshold = choose_threshold(name, judged)
+            band = abstain_band(threshold, judged) if name == "balanced" else None
             thresholds[level], bands[level] = threshold, band
             found = _measure(judged, threshold, band)
             measured |= {f"{level}_{key}": value for key, value in found.items()}
@@ -190,8 +194,15 @@ def _share(hits: Bools, weights: Floats | None) -> float:
     return float(np.average(hits, weights=weights))
 
 
-def _threshold(name: str, judged: Judged) -> float:
-    """Candidate thresholds lie half-way between neighbouring distinct probabilities."""
+def choose_threshold(name: str, judged: Judged, wanted: float = 0.95) -> float:
+    """The threshold of a named point, half-way between neighbouring distinct probabilities.
+
+    Args:
+        name: Of ``POINTS``.
+        judged: Frames or patients.
+        wanted: Least sensitivity of ``sensitivity_first``, least specificity of
+            ``specificity_first``.
+    """
     p, y = judged.p, judged.y
     w = np.ones(len(p)) if judged.weights is None else judged.weights
     distinct, place = np.unique(p, return_inverse=True)
@@ -203,14 +214,14 @@ def _threshold(name: str, judged: Judged) -> float:
     specificity = (np.cumsum(negatives) - negatives) / negatives.sum()
     if name == "balanced":
         return float(candidates[np.argmax(sensitivity + specificity)])
-    # Sums of weights round: a share of exactly 0.95 must pass.
+    # Sums of weights round: a share of exactly what is wanted must pass.
     if name == "sensitivity_first":
-        return float(candidates[np.flatnonzero(sensitivity >= 0.95 - 1e-12)[-1]])
-    enough = np.flatnonzero(specificity >= 0.95 - 1e-12)
+        return float(candidates[np.flatnonzero(sensitivity >= wanted - 1e-12)[-1]])
+    enough = np.flatnonzero(specificity >= wanted - 1e-12)
     return float(candidates[enough[0]] if len(enough) else distinct[-1])
 
 
-def _band(threshold: float, judged: Judged) -> tuple[float, float]:
+def abstain_band(threshold: float, judged: Judged) -> tuple[float, float]:
     """The widest band up to the half-width that takes no more than ``ABSTAIN_SHARE`` of items."""
     away = np.abs(judged.p - threshold)
     order = np.argsort(away)

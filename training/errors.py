@@ -8,6 +8,7 @@ EndoClipError                       (model_store.errors)
     ├── Diverged                    a loss is no longer a number
     ├── EndpointError               a language model's endpoint cannot be used
     ├── FrameUnreadable             a frame that is missing or no usable image
+    ├── LabelsRefused               labelled frames that nothing can be fitted to or measured on
     ├── ParityError                 an exported graph differs from torch beyond tolerance
     ├── ScoringStopped              scoring cannot go on here; what is scored stays
     └── StaleInput                  a stage's input is not the one it was made from
@@ -23,6 +24,7 @@ __all__ = [
     "Diverged",
     "EndpointError",
     "FrameUnreadable",
+    "LabelsRefused",
     "ParityError",
     "RecordError",
     "ScoringStopped",
@@ -79,6 +81,10 @@ class FrameUnreadable(TrainingError):
         super().__init__(f"{path.parent.name}/{path.name}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class LabelsRefused(TrainingError):
+    """Labelled frames are too few, of one class, or not apart; no single line is at fault."""
 
 
 class ParityError(TrainingError):

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 __all__ = [
     "auroc",
+    "auroc_draws",
     "auroc_interval",
     "group_weights",
+    "interval",
     "paired_interval",
     "stratified_auroc",
     "wilson",
@@ -97,36 +99,37 @@ def group_weights(units: Units, count: int, seed: int) -> Iterator[Floats]:
         yield np.append(drawn, 1).astype(np.float64)[rows].prod(axis=1)
 
 
-def auroc_interval(
-    y: Bools, score: Floats, units: Units, count: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of the AUROC over resampled groups.
+def auroc_draws(y: Bools, score: Floats, units: Units, count: int = 1000, seed: int = 0) -> Floats:
+    """AUROC (count,) of every bootstrap draw of whole groups; NaN where a draw lacks a class.
+
+    The same units, count and seed give the same draws, so differences of two scores are paired.
 
     Args:
         y: (n,) truth.
         score: (n,).
         units: Per item its group, or for a patient the groups of all its lesions.
-        count: Resamples.
-        seed: Of the resamples.
+        count: Draws.
+        seed: Of the draws.
     """
     order = np.argsort(score, kind="stable")
-    runs = _runs(score[order])
-    return _quantiles(
-        [_ordered_auroc(y[order], runs, w[order]) for w in group_weights(units, count, seed)]
-    )
+    runs, ordered = _runs(score[order]), y[order]
+    draws = group_weights(units, count, seed)
+    return np.array([_ordered_auroc(ordered, runs, w[order]) for w in draws])
+
+
+def auroc_interval(
+    y: Bools, score: Floats, units: Units, count: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the AUROC over resampled groups; see auroc_draws."""
+    return interval(auroc_draws(y, score, units, count, seed))
 
 
 def paired_interval(
     y: Bools, first: Floats, second: Floats, units: Units, count: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of AUROC(first) - AUROC(second) on the same resamples; see auroc_interval."""
-    orders = [np.argsort(score, kind="stable") for score in (first, second)]
-    runs = [_runs(score[order]) for score, order in zip((first, second), orders, strict=True)]
-    values = []
-    for w in group_weights(units, count, seed):
-        a, b = (_ordered_auroc(y[o], r, w[o]) for o, r in zip(orders, runs, strict=True))
-        values.append(a - b)
-    return _quantiles(values)
+    """95 % interval of AUROC(first) - AUROC(second) on the same draws; see auroc_draws."""
+    draws = (auroc_draws(y, score, units, count, seed) for score in (first, second))
+    return interval(next(draws) - next(draws))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -139,9 +142,15 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _quantiles(values: Sequence[float]) -> tuple[float, float]:
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
+def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap draws, NaN left out; NaN ends where none is left.
+
+    Args:
+        draws: (count,) values.
+        level: Share of the draws inside.
+    """
+    known = draws[~np.isnan(draws)]
+    if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

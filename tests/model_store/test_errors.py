@@ -15,6 +15,7 @@ EXAMPLES = [
     errors.BundleNotFound("folder"),
     errors.BundleCorrupt("manifest.json", "10 bytes", "9 bytes"),
     errors.BundleIncompatible(2, (1, 1)),
+    errors.ProfileMismatch("site-1", "sha256:a", "sha256:b"),
     errors.SelfTestFailed(0.5, 0.001, "patient malignancy"),
     errors.ProviderUnavailable("CUDAExecutionProvider", "CPUExecutionProvider"),
     errors.LabelSetInvalid("expected 2 labels; found 1"),

@@ -13,6 +13,8 @@ import model_store
 from model_store.bundle import FORMAT_VERSION, Bundle
 from model_store.label_sets import MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
 from model_store.manifest import REQUIRED_FILES, FileEntry, Manifest, Provenance
+from model_store.profile import write_profile
+from tests.tiny_profile import CACHE, LINEAR, tiny_profile
 
 PAGE = Path(model_store.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
 
@@ -72,6 +74,17 @@ def test_page_has_exactly_the_fields_of_the_other_files(
     if name == "canaries.json":
         value["patient"] = {}
     assert documented(name) == keys(value, free_levels)
+
+
+def test_page_has_exactly_the_fields_of_a_site_profile(tiny: Bundle) -> None:
+    value = json.loads(write_profile(tiny_profile(tiny, CACHE)))
+    linear = json.loads(write_profile(tiny_profile(tiny, LINEAR)))
+    task, other = (one.pop("tasks")["polyp_detection"] for one in (value, linear))
+    value.pop("provenance")
+    task.pop("measured")
+    fields = keys(task, 0, "tasks/") | keys({"linear": other["linear"]}, 0, "tasks/")
+    wanted = keys(value, 0) | fields | {"tasks", "provenance", "tasks/measured"}
+    assert documented("site-profile.json") == wanted
 
 
 @pytest.mark.parametrize("name", ["image_tower.onnx", "text_tower.onnx", "unify.onnx"])

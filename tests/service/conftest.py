@@ -1,7 +1,10 @@
 """A real server on loopback with the tiny bundle; nothing of ours is replaced by a stand-in."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -23,6 +26,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
 
+ROOT = Path(__file__).parents[2]
 BLACK = (4, 4, 4)
 # Exactly between the anchors: its probability falls into the balanced point's abstention band.
 BETWEEN = (212, 100, 90)
@@ -73,6 +77,30 @@ def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, An
     assert document["request_id"] == response.headers["x-request-id"]
     assert {"type", "title", "detail"} <= set(document)
     return document
+
+
+def command(**settings: object) -> dict[str, object]:
+    """Keyword arguments of subprocess that start the service with these settings."""
+    environment = {key: value for key, value in os.environ.items() if "ENDOCLIP" not in key}
+    environment |= {f"ENDOCLIP_{key.upper()}": str(value) for key, value in settings.items()}
+    return {
+        "args": [sys.executable, "-m", "service"],
+        "cwd": ROOT,
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+def refused(**settings: object) -> str:
+    """Run a start that must fail; gives its one line."""
+    done = subprocess.run(**command(**settings), timeout=60, check=False)  # type: ignore[call-overload]
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    return str(done.stderr)
 
 
 @contextmanager

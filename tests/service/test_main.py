@@ -1,6 +1,5 @@
 """`python -m service` as an operator meets it: a process, its exit code, its first line."""
 
-import os
 import re
 import shutil
 import signal
@@ -14,32 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.conftest import image
-
-ROOT = Path(__file__).parents[2]
-
-
-def command(**settings: object) -> dict[str, object]:
-    environment = {key: value for key, value in os.environ.items() if "ENDOCLIP" not in key}
-    environment |= {f"ENDOCLIP_{key.upper()}": str(value) for key, value in settings.items()}
-    return {
-        "args": [sys.executable, "-m", "service"],
-        "cwd": ROOT,
-        "env": environment,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-
-
-def refused(**settings: object) -> str:
-    """Run a start that must fail; gives its one line."""
-    done = subprocess.run(**command(**settings), timeout=60, check=False)  # type: ignore[call-overload]
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
-    return str(done.stderr)
+from tests.service.conftest import ROOT, command, image, refused
 
 
 def test_it_says_where_it_listens_answers_and_stops_on_sigterm(bundle: Path) -> None:
