@@ -82,7 +82,7 @@ EXPERIMENTS: dict[str, tuple[Arm, ...]] = {
     "attributes": (
         Arm("rules", x=0.0),
         *(Arm(f"corrupted {x:.0%}", (f"attributes.corrupted={x}",), x) for x in (0.1, 0.3, 0.5)),
-        *(Arm(f"dropped {x:.0%}", (f"attributes.dropped={x}",), x) for x in (0.3, 0.6)),
+        *(Arm(f"dropped {x:.0%}", (f"attributes.dropped={x}",), x) for x in (0.3, 0.6, 1.0)),
     ),
 }
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from training.attributes import ATTRIBUTES
 
-PROBE = "A 4 mm polyp."
+PROBE = "1. A 4 mm polyp."
 
 
-def lesion(sentence: str, **told: tuple[str, str]) -> dict[str, Any]:
+def lesion(*sentences: int, **told: tuple[str, str]) -> dict[str, Any]:
     """One answered lesion: attribute=(value, evidence); the others are not mentioned."""
     silent = ("not_mentioned", "")
     return {
-        "sentence": sentence,
+        "sentences": sentences,
         "attributes": {
             name: dict(zip(("value", "evidence"), told.get(name, silent), strict=True))
             for name in ATTRIBUTES

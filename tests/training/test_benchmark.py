@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from training.protocol import archive_items, data_items  # noqa: E402
 from training.sources import read_sources, split_sources, write_source_split  # noqa: E402
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "colonoscopy" / "dev"
-NEEDS = "needs clip-benchmark (dependency group `benchmark`)"
+NEEDS = "needs clip-benchmark (extra `train`)"
 # webdataset leaves shards to the garbage collector.
 open_shards = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -167,15 +166,3 @@ def test_its_own_command_line_knows_the_model_type() -> None:
     outputs = torch.tensor([[3.0, 1.0, 2.0], [0.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     hits = zeroshot_classification.accuracy(outputs, torch.tensor([0, 2, 0]), topk=(1, 2))
     assert hits == pytest.approx([1 / 3, 2 / 3])
-
-
-def test_without_clip_benchmark_the_message_says_what_to_install(
-    bundle: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setitem(sys.modules, "clip_benchmark", None)
-    out = tmp_path / "views"
-    options = ["--bundle", str(bundle), "--archive", str(archive), "--out", str(out)]
-    assert main(["webdataset", *options, "--kind", "view"]) == 0
-    assert main(["clip-benchmark", "--bundle", str(bundle), "--dataset", str(out)]) == 1
-    assert "expected the package clip-benchmark" in capsys.readouterr().err

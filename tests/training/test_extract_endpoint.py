@@ -25,12 +25,8 @@ from training.extract.extraction import Asking, extract_reports, read_one, summa
 from training.extract.ledger import Entry
 
 REPORT = "Findings: a 7 mm sessile polyp in the rectum, red."
-GOOD = answer(
-    lesion(
-        "a 7 mm sessile polyp in the rectum, red.",
-        size_band=("6-9", "7 mm"), paris=("Is", "sessile"), colour=("red", "red"),
-    )
-)  # fmt: skip
+ASKED = "1. a 7 mm sessile polyp in the rectum, red."
+GOOD = answer(lesion(1, size_band=("6-9", "7 mm"), paris=("Is", "sessile"), colour=("red", "red")))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +91,7 @@ def test_trouble_that_passes_is_asked_again(trouble: Any) -> None:
     assert told(entry)["size_band"] == "6-9"
     assert entry is not None
     assert entry.by == "llm"
-    assert chat.reports == [REPORT, REPORT]
+    assert chat.reports == [ASKED, ASKED]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +189,7 @@ def test_an_endpoint_that_dies_stops_the_run_and_keeps_what_is_done(tmp_path: Pa
     def dying(text: str) -> Any:
         nonlocal dead
         dead = dead or "polyp 4" in text
-        return drop if dead else answer(lesion(text, size_band=("6-9", "7 mm")))
+        return drop if dead else answer(lesion(1, size_band=("6-9", "7 mm")))
 
     reports = {f"r{n}": f"A 7 mm polyp {n}." for n in range(1, 8)}
     ledger = tmp_path / "ledger.jsonl"
@@ -202,11 +198,11 @@ def test_an_endpoint_that_dies_stops_the_run_and_keeps_what_is_done(tmp_path: Pa
             extract_reports(reports, ledger, Asking(Endpoint(chat.url, "m"), concurrency=1))
         assert len(ledger.read_text().splitlines()) == 1 + 3
         chat.asked.clear()
-        chat.reply = lambda text: answer(lesion(text, size_band=("6-9", "7 mm")))
+        chat.reply = lambda text: answer(lesion(1, size_band=("6-9", "7 mm")))
         entries = extract_reports(reports, ledger, Asking(Endpoint(chat.url, "m"), concurrency=1))
     assert list(entries) == list(reports)
     assert {entry.by for entry in entries.values()} == {"llm"}
-    assert sorted(chat.reports) == [f"A 7 mm polyp {n}." for n in range(4, 8)]
+    assert sorted(chat.reports) == [f"1. A 7 mm polyp {n}." for n in range(4, 8)]
 
 
 def test_the_same_report_is_asked_once_and_what_is_known_not_at_all(tmp_path: Path) -> None:
@@ -214,9 +210,9 @@ def test_the_same_report_is_asked_once_and_what_is_known_not_at_all(tmp_path: Pa
     with chat_server(lambda text: GOOD) as chat:
         asking = Asking(Endpoint(chat.url, "m"))
         entries = extract_reports(reports, tmp_path / "l.jsonl", asking)
-        assert chat.reports == [REPORT]
+        assert chat.reports == [ASKED]
         more = extract_reports(reports | {"e": REPORT}, tmp_path / "l.jsonl", asking)
-    assert chat.reports == [REPORT]
+    assert chat.reports == [ASKED]
     assert [entries[k].tokens for k in "ab"] == [(10, 3), (0, 0)]
     assert more["e"].lesions == entries["a"].lesions
     assert (entries["c"].reason, entries["d"].reason) == (
@@ -233,7 +229,7 @@ def test_questions_under_way_are_bounded(tmp_path: Path) -> None:
 
     def slow(text: str) -> str:
         time.sleep(0.03)
-        return answer(lesion(text, size_band=("6-9", "7 mm")))
+        return answer(lesion(1, size_band=("6-9", "7 mm")))
 
     with chat_server(slow) as chat:
         asking = Asking(Endpoint(chat.url, "m"), concurrency=3)
@@ -264,7 +260,7 @@ def test_what_is_sent_holds_neither_pathology_nor_opinions_nor_strange_character
     with chat_server(lambda text: GOOD) as chat:
         read(chat, report)
         (sent,) = chat.reports
-    assert sent.startswith("Findings: 7 mm sessile polyp , , red.")
+    assert sent == "1. 7 mm sessile polyp , , red."
     assert "adenom" not in sent
     assert "neoplas" not in sent
     json.dumps(sent).encode("ascii")

@@ -24,7 +24,6 @@ from model_store.encoder import Encoder
 from model_store.scoring import cosines
 from training.benchmark.handle import TorchHandle, load
 from training.benchmark.webdataset import PROMPTS, read_webdataset
-from training.errors import ConfigError
 from training.evaluate import probabilities, truth
 from training.items import embed
 from training.metrics import auroc
@@ -32,7 +31,6 @@ from training.metrics import auroc
 __all__ = ["MODEL_TYPE", "compare", "register"]
 
 MODEL_TYPE = "endo_clip"
-INSTALL = "pip install --no-deps clip-benchmark==1.6.2 pycocoevalcap==1.2"
 _BATCH = 32
 
 
@@ -41,17 +39,10 @@ def register() -> None:
 
     Its release 1.6.2 takes ``float()`` of an array with one element, which numpy 2.4 refuses: its
     top-k accuracy is exchanged for one that does not.
-
-    Raises:
-        ConfigError: It is not installed.
     """
-    try:
-        from clip_benchmark import models
-        from clip_benchmark.metrics import zeroshot_classification
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"expected the package clip-benchmark (module {error.name}), found none: {INSTALL}"
-        ) from error
+    from clip_benchmark import models
+    from clip_benchmark.metrics import zeroshot_classification
+
     zeroshot_classification.accuracy = _accuracy
     models.TYPE2FUNC[MODEL_TYPE] = _load
     if MODEL_TYPE not in models.MODEL_TYPES:
@@ -73,7 +64,6 @@ def compare(bundle: Path, folder: Path) -> dict[str, Any]:
         ``accuracy``, ``mean_per_class_recall`` and ``auroc``.
 
     Raises:
-        ConfigError: ``clip_benchmark`` is not installed.
         StaleInput: The folder was not made by ``write_webdataset``.
     """
     task, items = read_webdataset(folder)

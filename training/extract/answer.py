@@ -1,8 +1,8 @@
 """Check a model's answer against the report it was given: nothing is believed, all is looked up.
 
-A lesion counts when its sentence stands in the report and speaks of a lesion; a value counts when
-its evidence stands in that sentence, letter by letter (white space aside). What fails is read by
-the rules instead and says so: one lesion where only its evidence fails, the whole report where the
+A lesion counts when its sentences are the report's and speak of a lesion; a value counts when its
+evidence stands in one of them, letter by letter (white space aside). What fails is read by the
+rules instead and says so: one value where only its evidence fails, the whole report where the
 lesions themselves cannot be trusted.
 
 Not checked: whether the evidence means the value. The labelled sets measure that.
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
 
 from training.attributes import ATTRIBUTES, AttributeValue, extract
-from training.extract.ledger import BY_LLM, BY_RULES, ReadLesion
+from training.extract.ledger import BY_LLM, BY_RULES, ReadLesion, Span
 from training.extract.prompt import Answer, AnsweredLesion
 from training.opinions import NUMBERED, lesion_number
+from training.sentences import Sentence, sentences
 
 __all__ = ["AnswerRefused", "checked", "rules_lesions"]
 
@@ -53,12 +55,10 @@ def checked(content: str, report: str, text: str) -> tuple[ReadLesion, ...]:
     answer = _parsed(content)
     if not answer.lesions and extract(report):
         raise AnswerRefused("no lesion where the report names one")
+    told = sentences(text)
     lesions: list[ReadLesion] = []
-    after = 0
     for lesion in answer.lesions:
-        span = _sentence(lesion.sentence, text, after)
-        after = span[1]
-        read = _read(lesion, span, text)
+        read = _read(lesion, _spans(lesion.sentences, told), text)
         if any(read.spans == r.spans and read.attributes == r.attributes for r in lesions):
             raise AnswerRefused("the same lesion twice")
         lesions.append(read)
@@ -87,39 +87,54 @@ def _parsed(content: str) -> Answer:
         raise AnswerRefused(f"not of the schema: {place or 'answer'}: {first['type']}") from error
 
 
-def _sentence(sentence: str, text: str, after: int) -> tuple[int, int]:
-    """Find a sentence, behind that of the lesion before where it stands there too."""
-    span = _find(sentence, text, after, len(text)) or _find(sentence, text, 0, len(text))
-    if span is None:
-        raise AnswerRefused("sentence not in report")
-    if not extract(text[slice(*span)]):
-        raise AnswerRefused("no lesion in its sentence")
-    return span
+def _spans(numbers: Sequence[int], told: Sequence[Sentence]) -> tuple[Span, ...]:
+    """Where numbered sentences stand, in the order of the report; neighbours make one span.
+
+    Lines are sentences too, so that evidence may run over the end of one.
+    """
+    if any(not 1 <= number <= len(told) for number in numbers):
+        raise AnswerRefused("a sentence that the report does not have")
+    spans: list[Span] = []
+    before = 0
+    for number in sorted(set(numbers)):
+        start, end = told[number - 1].start, told[number - 1].end
+        if before and number == before + 1:
+            start = spans.pop()[0]
+        spans.append((start, end))
+        before = number
+    return tuple(spans)
 
 
-def _read(lesion: AnsweredLesion, span: tuple[int, int], text: str) -> ReadLesion:
-    numbered = NUMBERED.search(text[slice(*span)])
+def _read(lesion: AnsweredLesion, spans: tuple[Span, ...], text: str) -> ReadLesion:
+    alone = extract(_only(text, spans))
+    if not alone:
+        raise AnswerRefused("no lesion in its sentences")
+    numbered = NUMBERED.search(text[slice(*spans[0])])
     number = lesion_number(numbered) if numbered else 0  # its order, once all are known
-    attributes, reason = {}, ""
+    attributes, failed = {}, {}
     for name, (value, evidence) in lesion.mentions().items():
-        found = _find(evidence, text, *span)
+        found = next((f for s in spans if (f := _find(evidence, text, *s)) is not None), None)
         if found is None:
-            reason = reason or f"evidence not in report: {name}"
+            failed[name] = f"evidence not in report: {name}"
         elif len(evidence.split()) > MAX_EVIDENCE_WORDS:
-            reason = reason or f"evidence longer than {MAX_EVIDENCE_WORDS} words: {name}"
+            failed[name] = f"evidence longer than {MAX_EVIDENCE_WORDS} words: {name}"
         else:
             attributes[name] = AttributeValue(value, found)
-    if not reason:
-        return ReadLesion(number, (span,), attributes, BY_LLM)
-    alone = extract(text[slice(*span)])
-    if len(alone) != 1:
-        raise AnswerRefused(reason)
-    shift = span[0]
-    attributes = {
-        name: AttributeValue(v.value, (v.span[0] + shift, v.span[1] + shift))
-        for name, v in alone[0].attributes.items()
-    }
-    return ReadLesion(number, (span,), attributes, BY_RULES, reason)
+    reason = next(iter(failed.values()), "")
+    if failed and len(alone) != 1:
+        raise AnswerRefused(reason)  # the rules cannot say which of them is meant
+    if failed and not attributes:
+        return ReadLesion(number, spans, alone[0].attributes, BY_RULES, reason)
+    attributes |= {n: v for n, v in alone[0].attributes.items() if n in failed}
+    return ReadLesion(number, spans, attributes, BY_LLM, reason, tuple(failed))
+
+
+def _only(text: str, spans: Sequence[Span]) -> str:
+    """The text with everything but some sentences blanked; offsets hold."""
+    kept = ["\n" if char == "\n" else " " for char in text]
+    for start, end in spans:
+        kept[start:end] = text[start:end]
+    return "".join(kept)
 
 
 def _find(words: str, text: str, start: int, end: int) -> tuple[int, int] | None:
@@ -132,4 +147,4 @@ def _find(words: str, text: str, start: int, end: int) -> tuple[int, int] | None
     return match.span() if match else None
 
 
-_PLACES = {"lesions", "sentence", "attributes", "value", "evidence", *ATTRIBUTES}
+_PLACES = {"lesions", "sentences", "attributes", "value", "evidence", *ATTRIBUTES}

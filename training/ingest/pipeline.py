@@ -41,6 +41,10 @@ _CELL = {"": None, **dict.fromkeys(["0", "false", "no", "n"], False)} | dict.fro
 # These do not change what comes out.
 _NO_MATTER = ("data", "secret", "linkage", "workers")
 
+RULES = 2
+"""Raised when the same raw data makes another archive: what was cut off under other rules of
+pseudonyms or de-identification is begun anew, not continued."""
+
 
 def ingest_key(config: IngestConfig, raw: Path) -> dict[str, Any]:
     """What the archive depends on, for the stage's stamp: settings, tables, which secret it was.
@@ -63,7 +67,7 @@ def ingest_key(config: IngestConfig, raw: Path) -> dict[str, Any]:
                 f"expected the table {Path(name).name} in the data folder, found none"
             )
         plain["tables"].append(file_digest(raw / name))
-    return {"ingest": digest(plain)}
+    return {"ingest": digest(plain), "rules": RULES}
 
 
 def ingest(config: IngestConfig, raw: Path, out: Path) -> dict[str, Any]:
