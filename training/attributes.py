@@ -25,9 +25,9 @@ from training.opinions import (
     opinion_of,
     opinions,
     readable,
-    without_pathology,
 )
-from training.sentences import Sentence, is_historical, is_pathology, negated, sentences
+from training.pathology_text import Stated, stated_pathology, without_pathology
+from training.sentences import Sentence, is_historical, negated, sentences
 from training.size_paris import composed_size_in, paris_in, size_band, size_in, size_word_in
 from training.surface_rules import SURFACE_RULES
 
@@ -176,8 +176,8 @@ def impression(report: str) -> str | None:
 
 def polyp_mentioned(report: str) -> bool:
     """Say whether this examination found a lesion ("no polyps seen" and histories do not count)."""
-    for sentence in sentences(report):
-        if is_pathology(sentence) or is_historical(sentence):
+    for sentence in sentences(without_pathology(report)):
+        if is_historical(sentence):
             continue
         for match in NOUN.finditer(sentence.text):
             if not negated(sentence.text, match.start(), match.end()):
@@ -188,8 +188,8 @@ def polyp_mentioned(report: str) -> bool:
 
 
 def strip_pathology(report: str) -> str:
-    """Return the report without sections and sentences that state pathology."""
-    return _without(report, [s for s in sentences(report) if is_pathology(s)])
+    """Return the report without sections, sentences and clauses that state pathology."""
+    return _without(report, stated_pathology(report))
 
 
 def strip_impression(report: str) -> str:
@@ -304,18 +304,17 @@ def _value(clause: Sentence, value: str, start: int, end: int) -> AttributeValue
     return AttributeValue(value, (clause.start + start, clause.start + end))
 
 
-def _without(report: str, unwanted: list[Sentence]) -> str:
+def _without(report: str, unwanted: Sequence[Sentence | Stated]) -> str:
     kept, cut = [], 0
-    for sentence in unwanted:
-        kept.append(report[cut : sentence.start])
-        cut = sentence.end
+    for piece in unwanted:
+        kept.append(report[cut : piece.start])
+        cut = piece.end
     kept.append(report[cut:])
     text = "".join(kept)
     # A header whose body is gone says nothing.
     text = re.sub(
         r"(?im)^[ \t]*(?:impression|conclusions?|summary|opinion|assessment|endoscopic "
-        r"(?:diagnosis|impression)|(?:final )?(?:pathology|histology|histopathology)"
-        r"[\w ]*|specimens?|microscopy)[ \t]*[:\-]\s*$",
+        r"(?:diagnosis|impression))[ \t]*[:\-]\s*$",
         "",
         text,
     )

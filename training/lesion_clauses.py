@@ -122,8 +122,10 @@ def _next_lesion(
         Number of its lesion, 0 for none, and the highest number.
     """
     numbered = NUMBERED.search(clause.text)
-    noun = NOUN.search(clause.text)
-    if noun and negated(clause.text, noun.start(), noun.end()):
+    nouns = list(NOUN.finditer(clause.text))
+    # "No lesions other than a 6 mm polyp" speaks of the polyp.
+    noun = next((m for m in nouns if not negated(clause.text, *m.span())), None)
+    if nouns and not noun:
         return 0, last
     if numbered and (noun or numbered.lastgroup in ("list", "hash", "alone")):
         number = lesion_number(numbered)

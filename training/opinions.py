@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from training.attribute_rules import LESION
-from training.sentences import Sentence, is_historical, is_pathology, negated, sentences
+from training.pathology_text import without_pathology
+from training.pathology_words import CUE, HISTOLOGY, HISTOLOGY_NOUN, HOLLOW
+from training.sentences import Sentence, is_historical, negated, sentences
 
 __all__ = [
     "NUMBERED",
@@ -18,7 +20,6 @@ __all__ = [
     "opinion_of",
     "opinions",
     "readable",
-    "without_pathology",
 ]
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6}
@@ -44,32 +45,12 @@ _BENIGN = re.compile(
     r"|inflammatory (?:type|polyp|looking|in appearance)|pseudopolyp|benign)\b",
     re.IGNORECASE,
 )
-_CUE = (
-    r"\b(?:favou?rs?|favou?red|favou?ring|appear\w*|look\w*|suggest\w*|consistent|compatible"
-    r"|in keeping|(?:un)?likely|evidence"
-    r"|probabl[ey]|suspicious|suspected|impression|endoscopic\w*|optical diagnosis|features?"
-    r"|judged|thought"
-    r"|predict\w*|typical|character(?:istic)?s?|points? to|assess\w*|regarded|considered"
-    r"|read as)\b"
-)
-_OPINION = re.compile(_CUE, re.IGNORECASE)
+_OPINION = re.compile(CUE, re.IGNORECASE)
 _UNLIKELY = re.compile(
     r"\b(?:unlikely|against|not|no|without|lacks?|less (?:likely|suggestive)|nothing)\b[^,;.]*$",
     re.IGNORECASE,
 )
 
-# What a lesion turned out to be or might be: said of the record's outcome, whoever says it.
-_HISTOLOGY_NOUN = (
-    r"(?:(?:tubulo[- ]?villous|tubular|villous|traditional|sessile|serrated|sporadic)[ /-]+)*"
-    r"(?:adenomas?(?:/polyps?)?|(?:adeno)?carcinomas?|neoplasms?|pseudopolyps?|cancers?)"
-)
-_HISTOLOGY_WORD = (
-    r"(?:(?:non|pre)[- ]?)?(?:adenomatous|neoplas(?:tic|ia|m)|hyperplas(?:tic|ia)|dysplas(?:tic|ia)"
-    r"|malignan(?:t|cy)|cancerous)|benign|(?:post[- ])?inflammatory|TVA"
-    r"|(?:sessile[ -]+)?serrated|SS[ALP](?:/P)?|TSA"
-    r"|tubulo[- ]?villous|villous|suspicious|sinister|(?:submucosal |deep )*invasi(?:on|ve)"
-)
-_HISTOLOGY = rf"\b(?:{_HISTOLOGY_NOUN}|{_HISTOLOGY_WORD})\b"
 _HEDGE = (
     r"(?:\b(?:no|not|without|any|an?|highly|very|most|more|less|strongly|rather"
     r"|endoscopic)\s+){0,4}"
@@ -80,25 +61,12 @@ _FILLER = (
     r"|in|its|early|low|high|grade|risk|possibly|mostly)"
 )
 _SAID = re.compile(
-    rf"{_HEDGE}{_CUE}(?:[ -]+(?:{_CUE}|{_FILLER}\b)){{0,6}}[ -]+{_HISTOLOGY}"
-    rf"|{_HISTOLOGY}(?:[ -]+(?:in|by|on|is|are|was|were))?[ -]+{_CUE}",
+    rf"{_HEDGE}{CUE}(?:[ -]+(?:{CUE}|{_FILLER}\b)){{0,6}}[ -]+{HISTOLOGY}"
+    rf"|{HISTOLOGY}(?:[ -]+(?:in|by|on|is|are|was|were))?[ -]+{CUE}",
     re.IGNORECASE,
 )
-_NAMED = re.compile(rf"\b{_HISTOLOGY_NOUN}\b", re.IGNORECASE)
-_LEFT = re.compile(_HISTOLOGY, re.IGNORECASE)
-
-
-# What is left of a sentence that told only an opinion ("Lesion 2 .").
-_HOLLOW = re.compile(
-    rf"(?:[\W\d]|\b(?:an?|the|it|is|was|are|were|this|that|these|there|and|of|has|have|with|in"
-    rf"|to|be|{LESION})\b)*",
-    re.IGNORECASE,
-)
-
-
-def without_pathology(report: str) -> str:
-    """Blank what states pathology; the length stays, so that offsets hold."""
-    return _blank(report, [s for s in sentences(report) if is_pathology(s)])
+_NAMED = re.compile(rf"\b{HISTOLOGY_NOUN}\b", re.IGNORECASE)
+_LEFT = re.compile(HISTOLOGY, re.IGNORECASE)
 
 
 def readable(report: str) -> str:
@@ -112,8 +80,9 @@ def readable(report: str) -> str:
         The report without pathology, Impression section and opinions, of the same length, so
         that offsets hold.
     """
-    hidden = [s for s in sentences(report) if s.section == "impression" or is_pathology(s)]
-    text = _SAID.sub(lambda m: " " * len(m.group()), _blank(report, hidden))
+    kept = without_pathology(report)
+    hidden = [s for s in sentences(kept) if s.section == "impression"]
+    text = _SAID.sub(lambda m: " " * len(m.group()), _blank(kept, hidden))
     # Every noun that is replaced is at least as long as "lesion".
     text = _NAMED.sub(lambda m: "lesion".ljust(len(m.group())), text)
     return _LEFT.sub(lambda m: " " * len(m.group()), text)
@@ -135,7 +104,7 @@ def lesion_text(report: str, text: str, spans: Sequence[tuple[int, int]]) -> str
         told = text[start:end]
         if told == report[start:end]:
             kept.append(told)
-        elif not _HOLLOW.fullmatch(told):
+        elif not HOLLOW.fullmatch(told):
             kept.append(_tidy(told))
     return " ".join(kept) or "A lesion."
 
@@ -155,8 +124,8 @@ def opinions(report: str) -> dict[int, tuple[str, str]]:
         Number to (value, sentence); key 0 holds an opinion that names no lesion.
     """
     found: dict[int, tuple[str, str]] = {}
-    for sentence in sentences(report):
-        if is_pathology(sentence) or is_historical(sentence):
+    for sentence in sentences(without_pathology(report)):
+        if is_historical(sentence):
             continue
         for clause in _opinion_clauses(sentence):
             value = opinion_of(clause)

@@ -72,16 +72,18 @@ class Exam:
 
     Attributes:
         record_id: Of the record.
+        patient_id: Of the record.
         frames: Paths in order.
         positive: The report found a lesion.
         lesions: One per finding; empty for polyp-free reports.
         normal_text: Sentences of a polyp-free report, "" otherwise.
         source: Data set or imaging system, "" where unknown.
-        groups: Source groups; no batch of stage 3 holds two exams that share one.
+        groups: Source groups.
         part: Of the split.
     """
 
     record_id: str
+    patient_id: str
     frames: tuple[Path, ...]
     positive: bool
     lesions: tuple[Lesion, ...]
@@ -89,6 +91,11 @@ class Exam:
     source: str
     groups: frozenset[str]
     part: str
+
+    @property
+    def ties(self) -> frozenset[str]:
+        """Patient and source groups; no batch of stage 3 holds two exams that share one."""
+        return self.groups | {self.patient_id}
 
 
 def read_exams(
@@ -198,6 +205,7 @@ def _exam(record: Record, told: list[Finding]) -> Exam:
     findings = told if positive else []
     return Exam(
         record_id=record.record_id,
+        patient_id=record.patient_id,
         frames=record.frames,
         positive=positive,
         lesions=tuple(_lesion(finding) for finding in findings),

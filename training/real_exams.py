@@ -1,16 +1,17 @@
 """Evaluation items and patients of an ingested archive: its own exams, nothing composed.
 
 What is known of them comes from people. A frame shows a lesion or does not where somebody labelled
-it (``labelled_sample.jsonl``), and shows none where the whole exam's report tells of none. A lesion
-is neoplastic by that label, else by pathology where pathology says the same of every lesion of the
-exam. A patient holds a lesion where the report tells of one, and a neoplastic one by pathology.
+it (``labelled_sample.jsonl``), and shows none where the whole exam's report tells of none and
+pathology does not contradict it. A lesion is neoplastic by that label, else by pathology where
+pathology says the same of every lesion of the exam. A patient holds a lesion where the report tells
+of one, and a neoplastic one by pathology.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from training.attributes import extract, polyp_mentioned, strip_pathology
 from training.errors import ArchiveRefused
 from training.evaluate import Patient
 from training.items import Item
-from training.records import Record, read
+from training.records import Record, components, read
 from training.sample import SAMPLE, Label, read_labels
 
 __all__ = ["check_known", "exam_items", "exam_patients", "is_ingested", "read_outcomes"]
@@ -58,11 +59,12 @@ def exam_items(archive: Path, part: str) -> list[Item]:
     """
     root = archive.resolve()
     records = read(root).part(part)
+    units = _units(records)
     labels = {root / x.frame: x for x in _labels(root)}
     outcomes, sizes = read_outcomes(root), _sizes(root)
-    positive = {r.record_id: polyp_mentioned(strip_pathology(r.report)) for r in records}
     told = sum(frame in labels for r in records for frame in r.frames)
-    free = _drawn_free([r for r in records if not positive[r.record_id]], max(told, LEAST_FREE))
+    without = [r for r in records if _free(r, outcomes)]
+    free = _drawn_free(without, max(told, LEAST_FREE))
     items = []
     for record in records:
         outcome = _of_every_lesion(record, outcomes.get(record.record_id))
@@ -78,7 +80,7 @@ def exam_items(archive: Path, part: str) -> list[Item]:
                     kind="exam",
                     polyp=polyp,
                     neoplastic=neoplastic,
-                    group=_unit(record),
+                    group=units[record.patient_id],
                     source=record.source,
                     dims=sizes.get(frame.relative_to(root).as_posix(), ""),
                     image=frame.relative_to(root).as_posix(),
@@ -92,22 +94,29 @@ def exam_patients(archive: Path, part: str) -> tuple[list[Patient], list[Patient
 
     Returns:
         Those with a lesion and a known outcome (positive = neoplastic), those whose report tells
-        of a lesion (positive), and those whose report tells of none.
+        of a lesion (positive), and those whose report tells of none. Neither of the latter holds
+        an exam whose report tells of no lesion while its pathology may tell of one.
     """
     root = archive.resolve()
     outcomes = read_outcomes(root)
+    records = read(root).part(part)
+    units = _units(records)
     judged: list[Patient] = []
     holding: list[Patient] = []
     without: list[Patient] = []
     start = 0
-    for record in read(root).part(part):
+    for record in records:
         rows = tuple(range(start, start + len(record.frames)))
         start += len(record.frames)
-        told = polyp_mentioned(strip_pathology(record.report))
-        (holding if told else without).append(Patient(rows, told, False, 0, (_unit(record),)))
+        unit = (units[record.patient_id],)
+        told = _tells(record)
+        if told:
+            holding.append(Patient(rows, True, False, 0, unit))
+        elif _free(record, outcomes):
+            without.append(Patient(rows, False, False, 0, unit))
         outcome = outcomes.get(record.record_id)
         if told and outcome is not None:
-            judged.append(Patient(rows, outcome, False, 0, (_unit(record),)))
+            judged.append(Patient(rows, outcome, False, 0, unit))
     return judged, holding, without
 
 
@@ -167,6 +176,23 @@ def _of_every_lesion(record: Record, outcome: bool | None) -> bool | None:
     return outcome
 
 
-def _unit(record: Record) -> str:
-    """What is resampled: the patient, or the set of patients who share frames."""
-    return record.groups[0] if record.groups else record.patient_id
+def _tells(record: Record) -> bool:
+    return polyp_mentioned(strip_pathology(record.report))
+
+
+def _free(record: Record, outcomes: Mapping[str, bool | None]) -> bool:
+    """Whether an exam is known to show no lesion.
+
+    A report may pass over a lesion that was sent in, or tell of it in words the rules do not know.
+    Pathology that is neoplastic, or does not say ("sessile serrated lesion"), shows that.
+    """
+    return not _tells(record) and outcomes.get(record.record_id, False) is False
+
+
+def _units(records: Sequence[Record]) -> dict[str, str]:
+    """By patient what is resampled: all patients who share frames, through whomever, are one."""
+    found = {}
+    for members in components(records):
+        patients = sorted(name for kind, name in members if kind == "patient")
+        found.update(dict.fromkeys(patients, patients[0]))
+    return found

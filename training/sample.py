@@ -107,6 +107,10 @@ def read_labels(archive: Path) -> list[Label]:
             raise RecordError(
                 path, number, f'expected {{"frame": …, "lesion": true|false}}, found {shown}'
             )
+        if label.neoplastic and not label.lesion:
+            raise RecordError(
+                path, number, "expected neoplastic of a lesion only, found it without a lesion"
+            )
         labels.append(label)
     if not labels:
         raise RecordError(path, 0, "expected one label a line, found none")

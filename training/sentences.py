@@ -6,7 +6,7 @@ Everything here keeps character offsets of the report, so that evidence stays ve
 import re
 from dataclasses import dataclass
 
-__all__ = ["Sentence", "is_historical", "is_pathology", "negated", "sentences"]
+__all__ = ["Sentence", "is_historical", "negated", "sections", "sentences"]
 
 _HEADERS = {
     "indication": "indications?|reason for (?:examination|referral|procedure)|clinical details"
@@ -16,38 +16,40 @@ _HEADERS = {
     "findings": "findings?|description|endoscopic findings|report|observations?",
     "impression": "impression|conclusions?|endoscopic (?:diagnosis|impression)|summary"
     "|assessment|opinion",
-    "pathology": "(?:final )?(?:pathology|histology|histopathology)(?: (?:report|results?"
-    "|diagnosis))?|pathological diagnosis|microscopy|microscopic description"
-    "|macroscopic ?description|nature of specimen|specimens?|biopsy results?"
-    "|histological diagnosis",
     "plan": "plan|recommendations?|follow[- ]?up|management",
 }
+# "Histology:", "Final pathology report (3/4) -", "Addendum (histo):", "HISTOLOGIE".
+_LABORATORY = (
+    "(?:histo(?:log(?:y|ical|ic|ie)|path(?:olog(?:y|ical|ie))?|l)?|path(?:ol(?:og(?:y|ical|ie|ists?))?)?"
+    "|hist|anapath|h ?& ?e|anatom[ií]a patol[oó]gica)"
+)
+_LABORATORY_HEADER = (
+    "(?:(?:final|addendum|additional|supplementary|amended|biopsy|polyp|specimen|tissue|surgical"
+    f"|provisional|formal) ){{0,2}}{_LABORATORY}\\.?(?: (?:and )?(?:reports?|results?|diagnos[ei]s"
+    "|findings?|description|addendum|summary|conclusion|comment|update|befund|number|no|received"
+    "|dated|from|of|specimens?|biops(?:y|ies)|polyps?|\\d[\\d/.-]*)){0,4}"
+    "|micro(?:scop(?:y|ic))?(?: (?:description|findings?|appearances?))?"
+    "|(?:macro(?:scop(?:y|ic))?|gross) ?(?:description|appearances?)?"
+    "|nature of specimens?|specimens?|(?:biopsy|bx|lab(?:oratory)?) (?:reports?|results?)"
+    f"|addend(?:um|a) ?\\({_LABORATORY}[^)\\n]{{0,30}}\\)"
+)
 _HEADER = re.compile(
-    r"(?:^|(?<=\n)|(?<=[.;!?]\s))[ \t]*(?:"
+    r"(?:^|(?<=\n)|(?<=[.;!?]\s))[ \t]*(?:(?:"
     + "|".join(f"(?P<{name}>{words})" for name, words in _HEADERS.items())
-    + r")[ \t]*[:\-][ \t]*",
+    + r")[ \t]*[:\-][ \t]*"
+    r"|(?:[#*=_>\[(•-]+[ \t]*|\d{1,2}[.)][ \t]+)?(?P<pathology>"
+    + _LABORATORY_HEADER
+    + r")(?:[ \t]*\([^)\n]{0,40}\))?[*_\])]*"
+    # A name needs a mark behind it, or a line of its own.
+    r"(?:[ \t]*:[*_]*[ \t]*|[-–—][ \t]+|[ \t]+[-–—]+[ \t]*|[ \t]*[.=*_#-]*[ \t]*(?=\n|$)))",
     re.IGNORECASE,
 )
+_LATER = re.compile(r"(?:pending|awaited|to follow|sent|requested|none|nil|n/?a)\b", re.IGNORECASE)
 # A full stop ends a sentence only before white space, a comma (generated reports write ".,")
 # or the end, so that "1.2 cm" survives; abbreviations are put back by the look-behinds.
 _END = re.compile(
     r"(?:(?<!\bapprox)(?<!\baprox)(?<!\bca)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)(?<!\bno)(?<!\bfig)(?<!\bvs)"
     r"(?<!\n\d)(?<!^\d)[.!?](?=[\s,]|$),?|\n+)",
-    re.IGNORECASE,
-)
-# What was done with a lesion ("sent for histology", "specimen retrieved", "awaiting pathology") and
-# "no pathology seen" say nothing of what it was, and often stand in the lesion's own sentence.
-_SENT = r"(?<!\bfor )(?<!\bto )(?<!\bawait )(?<!\bawaiting )(?<!\bpending )(?<!\bno )"
-_TO_COME = r"(?!\W+(?:pending|awaited|to follow|requested|sent|is awaited|is pending)\b)"
-_PATHOLOGY = re.compile(
-    rf"\b(?:{_SENT}(?:histolog\w*|histopatholog\w*|patholog\w*){_TO_COME}"
-    r"|for (?:histolog|histopatholog|patholog)\w*(?=\W*\w)(?!\W+(?:and|as|by|clip|x|\d))"
-    r"|microscop(?:y|ic)|nature of specimens?|specimens? (?:show|contain|consist|compris|measur"
-    r"|collected|confirm|reveal|demonstrat|receiv|report)\w*"
-    r"|biops(?:y|ies) (?:show|confirm|reveal"
-    r"|demonstrat|report)\w*|(?:tubular|villous|tubulovillous|serrated) "
-    r"adenoma|low[- ]grade dysplasia|high[- ]grade dysplasia|moderately differentiated"
-    r"|well differentiated|resection margins?|muscularis (?:propria|mucosae))\b",
     re.IGNORECASE,
 )
 _HISTORY = re.compile(
@@ -65,7 +67,8 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _STOP = re.compile(
-    r"[.;:|\n]|\b(?:but|however|although|though|except|apart from|which|whereas|yet|with|it is"
+    r"[.;:|\n]|\b(?:but|however|although|though|except|apart from|other than|save for|aside from"
+    r"|besides|excluding|bar|which|whereas|yet|with|it is"
     r"|there (?:is|are|was|were)|only)\b",
     re.IGNORECASE,
 )
@@ -117,18 +120,13 @@ def sentences(report: str) -> list[Sentence]:
         Sentences in order; headers themselves belong to none.
     """
     found: list[Sentence] = []
-    for section, start, end in _sections(report):
+    for section, _, start, end in sections(report):
         cut = start
         for match in _END.finditer(report, start, end):
             found.extend(_trimmed(report, cut, match.end(), section))
             cut = match.end()
         found.extend(_trimmed(report, cut, end, section))
     return found
-
-
-def is_pathology(sentence: Sentence) -> bool:
-    """Say whether a sentence states what a microscope showed."""
-    return sentence.section == "pathology" or bool(_PATHOLOGY.search(sentence.text))
 
 
 def is_historical(sentence: Sentence) -> bool:
@@ -171,14 +169,30 @@ def _until_stop(text: str, start: int) -> str:
     return text[start : stop.start() if stop else len(text)]
 
 
-def _sections(report: str) -> list[tuple[str, int, int]]:
+def sections(report: str) -> list[tuple[str, int, int, int]]:
+    """Cut a report at its headers.
+
+    Args:
+        report: free text.
+
+    Returns:
+        Name, offset of the header, of the text behind it, and of its end; the first has no name.
+        A section of pathology that says only that there is none yet ends with its line; what is
+        behind goes on with the section before.
+    """
     marks = [
         (match.lastgroup or "", match.start(), match.end()) for match in _HEADER.finditer(report)
     ]
-    spans = [("", 0, marks[0][1] if marks else len(report))]
-    for index, (name, _, body) in enumerate(marks):
+    before = ""
+    spans = [("", 0, 0, marks[0][1] if marks else len(report))]
+    for index, (name, start, body) in enumerate(marks):
         until = marks[index + 1][1] if index + 1 < len(marks) else len(report)
-        spans.append((name, body, until))
+        line = report.find("\n", body, until)
+        if name == "pathology" and line >= 0 and _LATER.match(report, body):
+            spans += [(name, start, body, line), (before, line, line, until)]
+        else:
+            spans.append((name, start, body, until))
+            before = name
     return spans
 
 

@@ -59,10 +59,11 @@ class Bags:
     """One step's records.
 
     Attributes:
-        exams: The p records; no two share a source group.
+        exams: The p records; no two are of one patient or share a source group.
         frames: Paths per record.
         others: Frames of polyp-free records.
-        joined: Per record, rows of ``others`` that lengthen it; none of a group of its own.
+        joined: Per record, rows of ``others`` that lengthen it; none of its patient
+            or of a group of its own.
     """
 
     exams: list[Exam]
@@ -122,9 +123,9 @@ class PatientSampler:
         taken: set[str] = set()
         for pool in (self.pools[i] for i in wanted):
             for i in rng.permutation(len(pool))[:50]:
-                if not taken & pool[i].groups:
+                if not taken & pool[i].ties:
                     exams.append(pool[i])
-                    taken |= pool[i].groups
+                    taken |= pool[i].ties
                     break
         frames = [self._frames(exam, rng) for exam in exams]
         return Bags(exams, frames, *self._joined(exams, rng))
@@ -144,7 +145,7 @@ class PatientSampler:
         others = [e.frames[rng.integers(len(e.frames))] for e in givers]
         joined = []
         for exam in exams:
-            fit = [i for i, giver in enumerate(givers) if not giver.groups & exam.groups]
+            fit = [i for i, giver in enumerate(givers) if not giver.ties & exam.ties]
             count = int(np.exp(rng.uniform(0, np.log(self.config.longest + 1)))) if fit else 0
             joined.append([fit[i] for i in rng.integers(max(len(fit), 1), size=count)])
         return others, joined

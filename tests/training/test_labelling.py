@@ -91,3 +91,12 @@ def test_a_file_that_is_no_table_is_named(archive: Path, tmp_path: Path) -> None
         read_sheet(archive, tmp_path / "x.csv")
     with pytest.raises(RecordError, match="cannot be read"):
         read_sheet(archive, tmp_path / "none.csv")
+
+
+def test_a_neoplastic_frame_without_a_lesion_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labelled_sample.jsonl").write_text(
+        '{"frame": "a", "lesion": false, "neoplastic": false}\n'
+        '{"frame": "b", "lesion": false, "neoplastic": true}\n'
+    )
+    with pytest.raises(RecordError, match=r":2.*without a lesion"):
+        read_labels(tmp_path)

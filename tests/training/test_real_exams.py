@@ -19,7 +19,7 @@ from training.real_exams import (
     is_ingested,
     read_outcomes,
 )
-from training.records import PARTS, read
+from training.records import PARTS, read, write_jsonl, write_split
 
 Truth = dict[str, dict[str, Any]]
 
@@ -125,3 +125,57 @@ def test_known_polyp_free_frames_do_not_swamp_the_labelled_ones(
     )
     free = np.array([i.polyp is False for i in items]).sum()
     assert free <= 2 * max(labelled, 50)
+
+
+def _archive(folder: Path, rows: list[tuple[str, str, str, list[str], bool | None]]) -> Path:
+    """Exams of one frame each: record, patient, report, groups, what pathology says."""
+    (folder / "frames").mkdir(parents=True)
+    records = []
+    for record, patient, report, groups, _ in rows:
+        (folder / "frames" / f"{record}.jpg").touch()
+        records.append(
+            {"record_id": record, "patient_id": patient, "report": report, "groups": groups}
+            | {"frames": [f"frames/{record}.jpg"], "source": "s"}
+        )
+    write_jsonl(folder / "records.jsonl", records)
+    told = [{"record_id": r, "text": "", "neoplastic": v} for r, *_, v in rows if v is not ...]
+    write_jsonl(folder / "pathology.jsonl", told)
+    write_split(folder / "split.json", {patient: "train" for _, patient, *_ in rows})
+    (folder / "archive.json").write_text(json.dumps({"format": 1, "kind": "ingested"}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("outcome", "known"), [(True, False), (None, False), (False, True), (..., True)]
+)
+def test_an_exam_that_pathology_contradicts_is_no_known_negative(
+    tmp_path: Path, outcome: Any, known: bool
+) -> None:
+    rows = [("a", "A", "Normal colon.", [], outcome), ("b", "B", "Normal colon.", [], ...)]
+    archive = _archive(tmp_path / "archive", rows)
+    assert [i.polyp for i in exam_items(archive, "train")] == [False if known else None, False]
+    judged, holding, without = exam_patients(archive, "train")
+    assert not judged
+    assert not holding
+    assert [p.rows for p in without] == ([(0,), (1,)] if known else [(1,)])
+
+
+def test_patients_who_share_frames_through_others_are_resampled_as_one(tmp_path: Path) -> None:
+    polyp = "A 5 mm polyp."
+    rows = [
+        # The patient A shares frames with B in one exam only; C shares others with B.
+        ("a1", "A", polyp, ["dup-1", "dup-2"], True),
+        ("a2", "A", polyp, [], True),
+        ("b1", "B", polyp, ["dup-2", "dup-3"], False),
+        ("c1", "C", "Normal colon.", ["dup-3"], ...),
+        ("d1", "D", polyp, [], True),
+        ("d2", "D", polyp, ["dup-4"], True),
+    ]
+    archive = _archive(tmp_path / "archive", rows)
+    units = [i.group for i in exam_items(archive, "train")]
+    assert len(set(units[:4])) == len(set(units[4:])) == 1
+    assert len(set(units)) == 2
+    found = {
+        row: p.groups for kind in exam_patients(archive, "train") for p in kind for row in p.rows
+    }
+    assert [found[i] for i in range(6)] == [(unit,) for unit in units]

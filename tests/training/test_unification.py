@@ -1,5 +1,6 @@
 """Stage 3: who is in a batch, what the records' targets are, and how class sentences are pooled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,17 @@ def test_a_batch_holds_multi_single_and_lesion_free_records_of_distinct_groups()
     groups = [group for exam in bags.exams for group in exam.groups]
     assert len(groups) == len(set(groups))
     assert bags.mask.sum().item() == sum(len(f) for f in [*bags.frames, *bags.joined])
+
+
+def test_a_batch_holds_one_exam_of_a_patient() -> None:
+    exams = [
+        replace(e, patient_id=f"p{i % 9}", groups=frozenset()) for i, e in enumerate(_exams(90))
+    ]
+    sampler = PatientSampler(exams, {}, CONFIG)
+    for seed in range(10):
+        bags = sampler.draw(np.random.default_rng(seed))
+        patients = [exam.patient_id for exam in bags.exams]
+        assert len(patients) == len(set(patients)) > 1
 
 
 def test_every_kept_frame_is_in_the_bag_as_far_as_it_fits() -> None:

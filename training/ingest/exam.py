@@ -18,6 +18,7 @@ from typing import Any
 from model_store.errors import ImageCode, ImageRejected
 from training.attributes import polyp_mentioned
 from training.errors import ArchiveRefused
+from training.ingest.characters import even, visible
 from training.ingest.config import IngestConfig, ProfileConfig
 from training.ingest.dates import Dates, parse_births, parse_date
 from training.ingest.deidentify import Deidentifier
@@ -136,8 +137,10 @@ class ExamReader:
             if left:
                 return None
         identities, dates = self._known(task, ledger)
-        clean, removed = self._deidentifier.clean(report, identities, dates)
-        kept, stated = split_pathology(clean)
+        # Before names go, since a header ("Befund:") may be taken for one.
+        kept, stated = split_pathology(even(visible(report)))
+        kept, removed = self._deidentifier.clean(kept, identities, dates)
+        pathology = "\n".join(text for text in (pathology, stated) if text)
         pathology, more = self._deidentifier.clean(pathology, identities, dates)
         if not re.search(r"\w", kept):
             ledger.append(Entry(Reason.REPORT_EMPTY, task.record))
@@ -146,7 +149,7 @@ class ExamReader:
             ledger.append(Entry(Reason.REPORT_WITHOUT_LESION, task.record))
         if counts := dict(sorted((removed + more).items())):
             ledger.append(Entry(Reason.IDENTITIES_REMOVED, task.record, told={"removed": counts}))
-        return kept, "\n".join(text for text in (pathology, stated) if text)
+        return kept, pathology
 
     def _known(self, task: Task, ledger: list[Entry]) -> tuple[Identities, Dates]:
         columns, cells, first = self._config.columns, task.cells, self._config.day_first

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from training.attributes import strip_pathology
-from training.sentences import is_historical, is_pathology, negated, sentences
+from training.pathology_text import stated_pathology
+from training.sentences import is_historical, negated, sentences
 
 __all__ = ["is_neoplastic", "split_pathology"]
 
 _NEOPLASTIC = re.compile(
     r"\b(?:\w*adenomas?|adenomatous|\w*adenocarcinomas?|\w*carcinomas?|dysplas(?:ia|tic)"
-    r"|malignan(?:t|cy)|neoplas(?:tic|ia|m)|cancer)\b",
+    r"|malignan(?:t|cy)|neoplas(?:tic|ia|m)|cancer|(?-i:TA|TVA|VA|TSA|[LH]GD|[LH]GIN)s?)\b",
     re.IGNORECASE,
 )
 _SERRATED = re.compile(
@@ -22,7 +23,8 @@ _SERRATED = re.compile(
 _BENIGN_LESION = re.compile(
     r"\b(?:(?:hyperplastic|inflammatory|juvenile|hamartomatous|lymphoid) (?:\w+ )?(?:polyps?"
     r"|aggregates?|follicles?|nodules?|hyperplasia)|hyperplastic|metaplastic polyps?"
-    r"|pseudo-?polyps?|lipomas?|leiomyomas?|non[- ]?neoplastic)\b",
+    r"|pseudo-?polyps?|lipomas?|leiomyomas?|non[- ]?neoplastic|(?-i:HPs?)(?= polyps?|\W*$"
+    r"|[,;.]))\b",
     re.IGNORECASE,
 )
 _NORMAL = re.compile(
@@ -37,6 +39,11 @@ _UNSURE = re.compile(
     re.IGNORECASE,
 )
 _REQUEST = re.compile(r"\bscreening\b|^\W*\?", re.IGNORECASE)
+# "? dysplasia" is one question, not the end of a sentence and a diagnosis.
+_QUERY = re.compile(r"\?\s+(?=[a-z])")
+# "Dysplasia?"
+_ASKED = re.compile(r"(?: (?:present|seen|here))?\s?\?", re.IGNORECASE)
+_MUCOSA = re.compile(r"\bmucosa\b", re.IGNORECASE)
 
 
 def split_pathology(report: str) -> tuple[str, str]:
@@ -46,9 +53,9 @@ def split_pathology(report: str) -> tuple[str, str]:
         report: Free text.
 
     Returns:
-        The report without sections and sentences of pathology, and these sentences, one a line.
+        The report without what states pathology, and these pieces, one a line.
     """
-    told = [sentence.text for sentence in sentences(report) if is_pathology(sentence)]
+    told = [piece.text for piece in stated_pathology(report) if piece.text]
     return strip_pathology(report), "\n".join(told)
 
 
@@ -60,18 +67,23 @@ def is_neoplastic(pathology: str) -> bool | None:
     question is whether the examination found any. A sessile serrated lesion counts with dysplasia
     only.
 
-    False: only hyperplastic, inflammatory, other benign lesions, or normal mucosa.
+    False: only hyperplastic, inflammatory, other benign lesions, normal mucosa, or mucosa of which
+    dysplasia is denied.
 
-    None: nothing is stated, it is stated with doubt ("indefinite for", "cannot exclude"), or a
-    sessile serrated lesion without dysplasia and nothing neoplastic beside it. The last is a
-    precursor that endoscopic classifications place on either side, and its older name "sessile
-    serrated adenoma" says nothing of dysplasia; we choose to let it evaluate nothing.
+    None: nothing is stated, it is asked or stated with doubt ("? dysplasia", "indefinite for",
+    "cannot exclude"), or a sessile serrated lesion without dysplasia and nothing neoplastic beside
+    it. The last is a precursor that endoscopic classifications place on either side, and its older
+    name "sessile serrated adenoma" says nothing of dysplasia; we choose to let it evaluate nothing.
+    A bare "negative for dysplasia" is None as well: it names no lesion, and is written of
+    hyperplastic polyps, of sessile serrated lesions, and of adenomas where high grade is meant.
+    Beside the lesion's name it adds nothing: a hyperplastic polyp is non-neoplastic, an adenoma
+    neoplastic, negative for dysplasia or not.
 
     Args:
         pathology: Text of the pathology report, de-identified or not.
     """
     found: set[str] = set()
-    for sentence in sentences(pathology):
+    for sentence in sentences(_QUERY.sub("?", pathology)):
         # The request repeats why the examination was done: "adenoma surveillance".
         if not (is_historical(sentence) or _REQUEST.search(sentence.text)):
             found |= _verdicts(sentence.text)
@@ -95,8 +107,12 @@ def _verdicts(text: str) -> set[str]:
     # "non-neoplastic" holds "neoplastic"
     rest = _BENIGN_LESION.sub(lambda m: " " * len(m.group()), rest)
     for match in _NEOPLASTIC.finditer(rest):
-        if not negated(rest, *match.span()):
-            found.add("unsure" if _UNSURE.search(rest[: match.start()]) else "neoplastic")
+        if negated(rest, *match.span()):
+            found |= {"normal"} if _MUCOSA.search(rest, 0, match.start()) else set()
+        else:
+            before = rest[: match.start() + 1]  # with a letter for "?d…"
+            asked = _UNSURE.search(before) or _ASKED.match(rest, match.end())
+            found.add("unsure" if asked else "neoplastic")
     if _NORMAL.search(rest):
         found.add("normal")
     return found

@@ -179,7 +179,7 @@ def _lesions(inputs: Inputs) -> list[_Lesion]:
             if code >= 0
         }
         if kept:
-            lesions.append(_Lesion(kept, min(exam.groups, default=exam.record_id), told))
+            lesions.append(_Lesion(kept, min(exam.groups, default=exam.patient_id), told))
     return lesions
 
 
