@@ -4,14 +4,14 @@
 adapter where one was shown to help, and what was measured. It belongs to one bundle, by digest, and
 is read without anything but numpy. FORMAT.md describes every field.
 
-Labels are of frames, so only the frame level is local. A patient's map and thresholds follow the
-frame's, as those of the bundle do: see `SiteProfile.calibrations`.
+Labels are of frames, so only the frame level is measured. A patient's probability follows the
+frame's, and its thresholds stay the bundle's: see `SiteProfile.calibrations`.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, log
 from typing import Any
 
@@ -153,8 +153,10 @@ class SiteProfile:
         There are no labels of patients. A bundle's patient map continues its frame map, so the
         local one does what the local frame map does to the bundle's: with `r` the ratio of the
         slopes, a patient's logit L becomes `r * L + intercept - r * (bundle's frame intercept)`,
-        and a patient of one frame stays that frame. A patient's thresholds keep their distance, in
-        margins, from the frame's. Neither is measured at the site.
+        and a patient of one frame stays that frame. A patient's thresholds go through the same
+        map: without an adapter, patients of two frames or more are decided as by the bundle.
+        Moved along with the frame's threshold, which a few dozen frames hardly fix, they cost
+        specificity (docs/few-shot.md).
 
         Raises:
             ProfileMismatch: it belongs to another bundle.
@@ -225,32 +227,29 @@ def write_profile(profile: SiteProfile) -> bytes:
 
 def _local(base: Calibration, task: SiteTask) -> Calibration:
     ratio = task.frame.slope / base.frame.slope
+    offset = task.frame.intercept - ratio * base.frame.intercept
     patient = PatientMap(
         ratio * base.patient.slope,
-        ratio * (base.patient.intercept - base.frame.intercept) + task.frame.intercept,
+        ratio * base.patient.intercept + offset,
         ratio * base.patient.log_n,
     )
-    points = {
-        name: _point(base.operating_points[name], point, ratio)
-        for name, point in task.operating_points.items()
-    }
-    return Calibration(task.frame, patient, points, task.adapter)
 
-
-def _point(base: OperatingPoint, point: SitePoint, ratio: float) -> OperatingPoint:
     def moved(probability: float) -> float:
-        away = _logit(probability) - _logit(base.frame_threshold)
-        return float(sigmoid(np.asarray(_logit(point.frame_threshold) + ratio * away)))
+        return float(sigmoid(np.asarray(ratio * _logit(probability) + offset)))
 
-    band = base.patient_abstain
-    return replace(
-        base,
-        frame_threshold=point.frame_threshold,
-        frame_abstain=point.frame_abstain,
-        patient_threshold=moved(base.patient_threshold),
-        patient_abstain=None if band is None else (moved(band[0]), moved(band[1])),
-        measured=point.measured,
-    )
+    points = {}
+    for name, point in task.operating_points.items():
+        was = base.operating_points[name]
+        band = was.patient_abstain
+        points[name] = OperatingPoint(
+            name,
+            point.frame_threshold,
+            moved(was.patient_threshold),
+            point.frame_abstain,
+            None if band is None else (moved(band[0]), moved(band[1])),
+            point.measured,
+        )
+    return Calibration(task.frame, patient, points, task.adapter)
 
 
 def _logit(probability: float) -> float:

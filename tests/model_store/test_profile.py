@@ -92,14 +92,23 @@ def test_a_patient_of_one_frame_is_that_frame(
     assert one.probability == one.frame_probability[0]
 
 
-def test_patient_thresholds_keep_their_distance_from_the_frame_threshold(tiny: Bundle) -> None:
-    base = tiny.calibrations["polyp_detection"].operating_points["specificity_first"]
+@pytest.mark.parametrize("name", ["balanced", "sensitivity_first", "specificity_first"])
+def test_patients_of_several_frames_are_decided_as_by_the_bundle(
+    encoder: Encoder, tiny: Bundle, name: str
+) -> None:
+    base = tiny.calibrations["polyp_detection"]
     local = tiny_profile(tiny).calibrations(tiny)["polyp_detection"]
-    point = local.operating_points["specificity_first"]
-    ratio = 0.6 / tiny.calibrations["polyp_detection"].frame.slope
-    away = logit(base.patient_threshold) - logit(base.frame_threshold)
+    was, point = base.operating_points[name], local.operating_points[name]
     assert point.frame_threshold == 0.3
-    assert logit(point.patient_threshold) == pytest.approx(logit(0.3) + ratio * away)
+    assert point.patient_threshold != was.patient_threshold
+    decisions = set()
+    for _ in range(40):
+        embeddings = rows(int(RNG.integers(2, 6)))
+        before = scored(encoder, base, embeddings).probability
+        after = scored(encoder, local, embeddings).probability
+        assert point.decide_patient(after, 2) is was.decide_patient(before, 2)
+        decisions.add(point.decide_patient(after, 2))
+    assert len(decisions) > 1
     assert "frame_sensitivity" not in point.measured  # the bundle's figures are not the site's
 
 
