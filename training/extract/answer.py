@@ -2,8 +2,10 @@
 
 A lesion counts when its sentences are the report's and speak of a lesion; a value counts when its
 evidence stands in one of them, letter by letter (white space aside). What fails is read by the
-rules instead and says so: one value where only its evidence fails, the whole report where the
-lesions themselves cannot be trusted.
+rules instead and says so: one lesion where only evidence fails, the whole report where the lesions
+themselves cannot be trusted. One value whose evidence the report does not have costs the whole
+lesion: a small model that made such values up left out four of five that were there, and reading by
+the rules what it made up alone took F1 from 0.97 to 0.72 (SmolLM2-135M, 64 sentences).
 
 Not checked: whether the evidence means the value. The labelled sets measure that.
 """
@@ -111,22 +113,21 @@ def _read(lesion: AnsweredLesion, spans: tuple[Span, ...], text: str) -> ReadLes
         raise AnswerRefused("no lesion in its sentences")
     numbered = NUMBERED.search(text[slice(*spans[0])])
     number = lesion_number(numbered) if numbered else 0  # its order, once all are known
-    attributes, failed = {}, {}
+    attributes: dict[str, AttributeValue] = {}
+    reason = ""
     for name, (value, evidence) in lesion.mentions().items():
         found = next((f for s in spans if (f := _find(evidence, text, *s)) is not None), None)
         if found is None:
-            failed[name] = f"evidence not in report: {name}"
+            reason = reason or f"evidence not in report: {name}"
         elif len(evidence.split()) > MAX_EVIDENCE_WORDS:
-            failed[name] = f"evidence longer than {MAX_EVIDENCE_WORDS} words: {name}"
+            reason = reason or f"evidence longer than {MAX_EVIDENCE_WORDS} words: {name}"
         else:
             attributes[name] = AttributeValue(value, found)
-    reason = next(iter(failed.values()), "")
-    if failed and len(alone) != 1:
+    if not reason:
+        return ReadLesion(number, spans, attributes, BY_LLM)
+    if len(alone) != 1:
         raise AnswerRefused(reason)  # the rules cannot say which of them is meant
-    if failed and not attributes:
-        return ReadLesion(number, spans, alone[0].attributes, BY_RULES, reason)
-    attributes |= {n: v for n, v in alone[0].attributes.items() if n in failed}
-    return ReadLesion(number, spans, attributes, BY_LLM, reason, tuple(failed))
+    return ReadLesion(number, spans, alone[0].attributes, BY_RULES, reason)
 
 
 def _only(text: str, spans: Sequence[Span]) -> str:

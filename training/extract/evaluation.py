@@ -109,16 +109,12 @@ def _measured(
         entry = entries.get(_key(name, text))
         lesions = entry.lesions if entry else ()
         kept = [les for les in lesions if not model_only or les.by == BY_LLM]
-        rows.append(counts([_mentions(lesion, model_only) for lesion in kept], text.lesions))
+        rows.append(counts([_mentions(lesion) for lesion in kept], text.lesions))
     return agreement(np.array(rows))
 
 
-def _mentions(lesion: ReadLesion, model_only: bool) -> dict[str, Mention]:
-    return {
-        name: Mention(v.value, (v.span,))
-        for name, v in lesion.attributes.items()
-        if not (model_only and name in lesion.replaced)
-    }
+def _mentions(lesion: ReadLesion) -> dict[str, Mention]:
+    return {name: Mention(v.value, (v.span,)) for name, v in lesion.attributes.items()}
 
 
 def _reasons(entries: Mapping[str, Entry]) -> list[str]:

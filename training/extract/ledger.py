@@ -10,8 +10,7 @@ One JSON object a line. The first names the extractor, every other is one report
                   "attributes": {"size_band": ["10-19", 22, 27], ...}}]}
 
 ``by`` is ``llm`` or ``rules``; a model's answer that was replaced by the rules says why in
-``reason``, of the whole report or of one lesion; ``replaced`` names the attributes of a lesion by
-``llm`` for which the rules spoke. Offsets count characters of the record's report,
+``reason``, of the whole report or of one lesion. Offsets count characters of the record's report,
 whose digest stands beside them: no report text is held. An attribute that is not mentioned is left
 out.
 
@@ -80,9 +79,7 @@ class ReadLesion:
         spans: Its sentences, as offsets in the report.
         attributes: What is mentioned of the nine.
         by: ``llm`` or ``rules``.
-        reason: Why the rules read it or some of it, where a model was asked; else "".
-        replaced: Attributes of a lesion by ``llm`` whose evidence failed: the rules said what they
-            are, or that they are not mentioned.
+        reason: Why the rules read it, where a model was asked; else "".
     """
 
     number: int
@@ -90,7 +87,6 @@ class ReadLesion:
     attributes: dict[str, AttributeValue]
     by: str = BY_RULES
     reason: str = ""
-    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,7 +249,6 @@ def _entry(row: dict[str, Any]) -> Entry:
             {name: _value(name, told) for name, told in lesion["attributes"].items()},
             lesion["by"],
             lesion.get("reason", ""),
-            tuple(str(name) for name in lesion.get("replaced", ())),
         )
         for lesion in row["lesions"]
     )
@@ -278,7 +273,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
     row["lesions"] = [
         {"number": lesion.number, "spans": lesion.spans, "by": lesion.by}
         | ({"reason": lesion.reason} if lesion.reason else {})
-        | ({"replaced": lesion.replaced} if lesion.replaced else {})
         | {"attributes": {n: [v.value, *v.span] for n, v in lesion.attributes.items()}}
         for lesion in entry.lesions
     ]
