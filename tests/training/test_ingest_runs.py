@@ -30,7 +30,7 @@ from training.records import read
 
 
 def test_an_interrupted_run_is_taken_up_and_ends_alike(tmp_path: Path) -> None:
-    small_exams(tmp_path, 12)
+    small_exams(tmp_path, 60)  # enough to be cut in, however fast they are read
     chosen = config(tmp_path, output="shards")
     ingest(chosen, tmp_path / "raw", tmp_path / "whole")
     done = tmp_path / "cut" / ".ingest" / "exams"
@@ -44,7 +44,7 @@ def test_an_interrupted_run_is_taken_up_and_ends_alike(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ingest(chosen, tmp_path / "raw", tmp_path / "cut")
     kept = {path: path.stat().st_mtime_ns for path in done.glob("*.json")}
-    assert 3 <= len(kept) < 12
+    assert 3 <= len(kept) < 60
     half = tmp_path / "cut" / ".ingest" / "frames" / "r0"
     half.mkdir()
     seen: dict[Path, int] = {}

@@ -57,6 +57,24 @@ def test_quoted_reports_of_several_lines_are_read_whole(
     assert [text.split() for text in found] == [r.replace('""', '"').split() for r in reports]
 
 
+SOUND = {
+    "a numbered list": 'exam,patient,report\n1,4000001,"Findings:\n1, 8 mm sessile polyp\n'
+    '2, normal rectum"\n2,4000002,"Normal."\n',
+    "quotes in a list": 'patient,exam,report\n17,E00001,"Good prep.\nBBPS 2,3,3\n'
+    '3, ""flat"" lesion\nend"\n18,E00002,"x"\n',
+    "doubled quotes": 'patient,report,exam\nP1,"Biopsies ""A"", 1, 2\nnormal",1\nP2,"normal",2\n',
+    "keys behind": 'name,patient,report,date,exam\nSmith,3,"Good.\nBBPS 2,3,3",2020-01-02,E1\n'
+    'Jones,4,"Normal.",2020-01-02,E2\n',
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_lines_that_begin_with_short_numbers_are_no_rows(tmp_path: Path, name: str) -> None:
+    rows = rows_of(tmp_path, SOUND[name])
+    assert bad(rows) == []
+    assert len(rows) == 2
+
+
 BROKEN = {
     "inner quote": f'exam,patient,report\nE1,P1,{REPORT}\nE2,P2,"{REPORT} 5 "" x\n'
     f'E3,P3,{REPORT}\nE4,P4,{REPORT}\nE5,P5,"{REPORT}"\n',

@@ -107,10 +107,14 @@ def test_a_run_stopped_in_the_middle_leaves_no_process_and_resumes(
 ) -> None:  # fmt: skip
     out, partial = tmp_path / "out", tmp_path / "out.partial"
     with command(archive, out, bundle, "--workers", "2") as run:
+        wait_for(lambda: len(list(descendants(run.pid))) >= 2)
         wait_for(lambda: len(list(partial.glob("frames/part-*.parquet"))) >= 2)
         below = list(descendants(run.pid))
-        assert len(below) >= 2
+        for pid in below:  # all is done within a second: nobody gets ahead of the signal
+            os.kill(pid, signal.SIGSTOP)
         run.send_signal(how)
+        for pid in below:
+            os.kill(pid, signal.SIGCONT)
         said = run.communicate(timeout=60)[0]
     assert "Traceback" not in said
     assert run.returncode == code, said

@@ -1,20 +1,24 @@
 """Records of a CSV file, some of whose quotes may be broken.
 
 In CSV a quoted cell may run over lines, as reports do. Where its closing quote is missing, the
-format says that the rows below belong to the cell: other patients' texts. So a record that is still
-inside a quote ends, and is refused, at a line that begins like a row itself, or below one that ends
-like a row: one with cells shaped like the table's keys (exam and patient number) in the keys'
-places. A shape is what is left when runs of letters become ``a`` and runs of digits ``9`` (up to
-three) or ``9999``. Shapes are learned from the whole file, from the records that the format alone
-can read; rare ones (under one in a hundred, or seen once or twice beside a common one) do not
-count, since text below a broken quote can look like a record. A record of over 1,000 lines is
-refused too. After a refused record reading goes on at the next line where a row begins.
+format says that the rows below belong to the cell: other patients' texts. So a record is read as
+the format has it only where it comes out whole, with keys, and holds no line that is surely a row
+by itself: one with all keys, or with one before a quote that is more than a short number. Otherwise
+it is read again and, while it is inside a quote, ends and is refused at a line that begins like a
+row, or below one that ends like a row: one with cells shaped like the table's keys (exam and
+patient number) in the keys' places. A shape is what is left when runs of letters become ``a`` and
+runs of digits ``9`` (up to three) or ``9999``. Shapes are learned from the whole file, from the
+records that the format alone can read; rare ones (under one in a hundred, or seen once or twice
+beside a common one) do not count, since text below a broken quote can look like a record. A record
+of over 1,000 lines is refused too. After a refused record reading goes on at the next line where a
+row begins.
 
-What this cannot tell apart: a report that quotes the beginning of a row looks like one; its record
-is refused although it was sound, and the line is read as a row. And a row below an unclosed quote
-is taken for text if the shapes of its keys do not count or if it breaks off before its last key.
-Reading on after a refused record leaves such a row out, and the problem names its lines; but where
-a stray quote closes the cell so that the number of cells is right, it is text of the record above.
+What this cannot tell apart: a report that quotes a row, keys and all ("2,3,3" in a table of three
+columns whose exams and patients have short numbers), looks like one; its record is refused although
+it was sound, and the line is read as a row. And a row below an unclosed quote is taken for text if
+the shapes of its keys do not count or if it breaks off before its last key. Reading on after a
+refused record leaves such a row out, and the problem names its lines; but where a stray quote
+closes the cell so that the number of cells is right, it is text of the record above.
 """
 
 from __future__ import annotations
@@ -104,6 +108,7 @@ class _Source:
     def __init__(self, lines: Sequence[str], delimiter: str, rows: _Rows | None = None) -> None:
         self.at = 0
         self._lines, self._rows, self._start = lines, rows, 0
+        self._sure = False
         self._reader = csv.reader(self, delimiter=delimiter, strict=True)
 
     def __iter__(self) -> _Source:
@@ -119,6 +124,15 @@ class _Source:
     def record(self) -> CsvRecord:
         """Read the next record; there must be a line."""
         self._start = self.at
+        if self._rows is not None:
+            self._sure = True
+            found = self._read()
+            if not found.problem and self._rows.sound(found.cells):
+                return found
+            self._sure, self.at = False, self._start
+        return self._read()
+
+    def _read(self) -> CsvRecord:
         try:
             return CsvRecord(self._start + 1, next(self._reader, []))
         except csv.Error as error:
@@ -135,7 +149,9 @@ class _Source:
     def _between(self) -> bool:
         """Whether a row begins here, or one ended just before."""
         rows, line, above = self._rows, self._lines[self.at], self._lines[self.at - 1]
-        return rows is not None and (rows.begins(line) or rows.ends(above))
+        if rows is None:
+            return False
+        return rows.surely_begins(line) if self._sure else rows.begins(line) or rows.ends(above)
 
     def _told(self, error: csv.Error) -> str:
         if "end of data" not in str(error):
@@ -155,7 +171,9 @@ class _Rows:
         self._shapes: dict[int, Counter[str]] = {place: Counter() for place in places}
         mark = re.escape(delimiter)
         self._cell = re.compile(rf'(?:"((?:[^"]|"")*)"|([^"\r\n{mark}]*))({mark}|\r?\n|\r|\Z)')
-        self._tail = re.compile(rf'"((?:{mark}(?:"[^"\r\n]*"|[^"\r\n{mark}]*))+)[\r\n]*\Z')
+        # Of a run of quotes an odd last one closes the cell; pairs are quotes in its text.
+        closing = r'(?<!")(?:"")*"'
+        self._tail = re.compile(rf'{closing}((?:{mark}(?:"[^"\r\n]*"|[^"\r\n{mark}]*))+)[\r\n]*\Z')
 
     def learn(self, cells: Sequence[str]) -> None:
         """Take up the keys of a row's cells, or of its first ones."""
@@ -173,6 +191,39 @@ class _Rows:
         """Whether the keys of a whole row have shapes that were seen, as far as any was."""
         told = ((cells[place], shapes) for place, shapes in self._shapes.items() if shapes)
         return all(not identity(cell) or _shape(cell) in shapes for cell, shapes in told)
+
+    def sound(self, cells: Sequence[str]) -> bool:
+        """Whether a record is one by its cells: none of a blank line, or all, with known keys."""
+        return not cells or (len(cells) == self.width and self.known(cells))
+
+    def surely_begins(self, line: str) -> bool:
+        """Whether a line can be nothing but a row's beginning, whatever quote it stands in.
+
+        Numbers of up to three digits stand at the beginning of many a report's lines: without
+        another key beside them they say nothing.
+        """
+        cells, whole = self._split(line)
+        if whole and len(cells) < self.width:
+            return False
+        extra = max(0, len(cells) - self.width) if whole else 0
+        keys = []
+        for place, shapes in self._shapes.items():
+            found = [cells[i] for i in {place, place + extra} if i < len(cells)]
+            keys += [key for key in found if _shape(key) in shapes][:1]
+            if found and not any(_shape(key) in shapes for key in found):
+                return False
+        if whole:
+            return len(keys) == len(self._shapes)
+        if any(_shape(key) != "9" for key in keys):
+            return True
+        return len(keys) == len(self._shapes) and self._opens(line)
+
+    def _opens(self, line: str) -> bool:
+        """Whether what stops a line's cells is a quote that a cell begins with."""
+        at = 0
+        while found := self._cell.match(line, at):
+            at = found.end()
+        return line[at : at + 1] == '"'
 
     def begins(self, line: str) -> bool:
         """Whether a line, read by itself up to a broken quote, has keys in the keys' places."""
