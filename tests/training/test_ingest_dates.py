@@ -84,10 +84,45 @@ def test_parts_of_dates_are_moved_or_removed(text: str, expected: str) -> None:
         *("0-IIa + IIc", "jar 1, 2, 3, 4, 5", "in 3/12 biopsies", "on 3/5 occasions"),
         *("at 95 cm", "sats 95, pulse 92", "95% of the mucosa", "aged 67", "age: 91 mm"),
         *("Ki-67 95%", "100 mcg", "F 95 mm", "men of 92 kg", "12 03 49"),
+        *("Repeat colonoscopy 06/12", "Follow up 06/12", "FU 03/12", "Rescope 06/12"),
+        *("Surveillance 06/12", "Follow-up: 06/12", "Recheck 06/52", "f/u 06/12"),
+        *("Retrieved 02/03", "polyp 02/03 sessile", "Polyps: 04/05 sigmoid", "clip 01/02"),
+        *("Colon segment 01/05", "05/10 comfort", "subscore 01/03", "Position 05/12 o'clock"),
+        *("Biopsies 02/03", "lesion, 05/12 o'clock", "02/03 resected"),
+        *("Polyps seen: 2. 3. No", "Lesions seen 2.4. cm", "Polyps seen: 2.3. No", "seen 2. 3. No"),
+        *("turned 90 degrees", "turning 120 degrees", "turned 90°", "turned 90 deg"),
+        *("Sats 98 woman", "HR 92 man", "Weight 95 female", "HR: 92 M"),
+        *("Withdrawal time was 12:15", "Cecal intubation in 04:10", "Time to caecum 7:30"),
+        *("withdrawal time (excluding polypectomy) 09:12", "Caecal intubation took 04:10"),
+        *("Insertion time of 04:10", "Time to reach the cecum was 09:12"),
     ],
 )
 def test_what_only_looks_like_a_date_or_an_age_stays(text: str) -> None:
     assert moved(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Colonoscopy 06/11", "Colonoscopy 06/12", "seen on 12/03", "Repeat colonoscopy 06/11"),
+        *("Polyp removed on 02/03", "Polyp removed 12/03", "Follow up on 06/12", "Clip. 02/03 by"),
+        *("seen: 12.03. again", "seen 12.03. and", "seen on 2.3. by", "clinic: 2.3.", "due 12.3."),
+        *("intubation at 12:15", "Withdrawal started at 09:12", "caecum reached at 09:12"),
+        *(
+            "It was 12:15",
+            "Procedure time was 14:35",
+            "Start time was 14:35",
+            "Caecal intubation. Left in 09:12",
+        ),
+    ],
+)
+def test_dates_and_times_beside_words_of_counts_and_durations_go(text: str) -> None:
+    assert moved(text) != text
+
+
+def test_six_months_are_a_date_where_the_month_is_written_first() -> None:
+    american = Dates(-30, False, EXAMINED)
+    assert moved("Repeat colonoscopy 06/12", american) == "Repeat colonoscopy 2021-05-13"
 
 
 @pytest.mark.parametrize(

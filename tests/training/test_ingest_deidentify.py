@@ -233,6 +233,13 @@ def test_numbers_of_the_row_go_in_any_punctuation() -> None:
     assert clean("at 120 cm", numbers=("120",)) == "at 120 cm"
 
 
+@pytest.mark.parametrize("number", ["10000", "10,000", "110000"])
+def test_a_dilution_stays_whatever_number_the_patient_has(number: str) -> None:
+    for text in ("Adrenaline 1:10,000", "Adrenaline 1:10000 injected"):
+        assert clean(text, numbers=(number,)) == text
+    assert "0" not in clean("No 10,000, no 10000.", numbers=("10000",))
+
+
 def test_removals_are_counted_by_kind() -> None:
     text = "Mr Smith, Mr Jones, 04.03.2021, a@b.example"
     _, removed = deidentifier().clean(text, NOBODY, DATES)

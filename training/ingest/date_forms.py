@@ -14,7 +14,9 @@ __all__ = [
     "BORN_BEFORE",
     "BORN_YEAR",
     "CELL_FORMS",
+    "COUNTED",
     "DURATION",
+    "FOLLOWED",
     "FORMS",
     "SCORED",
     "TIME",
@@ -99,12 +101,16 @@ _TEXTS = (
     r"|ramadan|new year(?:'s)?(?: eve| day)?),?\s(?:of\s)?(?:19|20)\d\d\b",
     # Without a year only what no fraction or score looks like, or what is said to be a day.
     r"(?<![\w.,/:-])(?P<loose>(?=0|\d\d?/0)(?P<a>0[1-9]|[12]\d|3[01])/(?P<b>0[1-9]|[12]\d|3[01]))"
-    r"(?![\d/]|-\d)(?!\s?(?:of\b|polyps?\b|biops|lesions?\b|adenomas?\b|patients?\b))" + _UNIT,
+    r"(?![\d/]|-\d)(?!\s?(?:of\b|polyps?\b|biops|lesions?\b|adenomas?\b|patients?\b"
+    r"|o['’]?\s?clock|comfort|resected|retrieved))" + _UNIT,
     # "repeat 3/12" is in three months.
     rf"\b(?:on|dated?|since|until|till|seen):?\s(?P<date>(?=\d?\d\D\d\d|\d\d\D)"
     rf"{_A_B.format('/')})(?![\d/]|-\d){_SHOWS}",
-    rf"\b(?:on|dated?|since|until|till|seen|due|repeat(?:ed)?):?\s(?P<date>{_DOTTED})(?!\d)",
-    rf"\b(?:dated?|{_EVENTS})(?::\s?|\s(?:on|of|from)\s)(?P<date>"
+    # "Polyps seen: 2. 3." counts, "seen 12.03." does not.
+    r"\b(?:(?:on|dated?|since|until|till|due|repeat(?:ed)?):?\s|seen:?\s(?=\d\d\.\d\d\.))"
+    rf"(?P<date>{_DOTTED}){_UNIT}",
+    rf"\b(?:dated?|{_EVENTS})(?::\s?(?!\d\d?\.\s|(?<=seen:)\d\.|(?<=seen:\s)\d\.)"
+    r"|\s(?:on|of|from)\s)(?P<date>"
     rf"(?:{_A_B.format('/')}(?![\d/]|-\d){_SHOWS}|{_DOTTED}(?!\d)))",
     rf"\b(?:date|dob|born|seen|on):?\s(?P<date>{_A_B.format(' ')} (?P<year>\d\d)(?!\d)){_UNIT}",
 )
@@ -113,12 +119,23 @@ CELL_FORMS = [re.compile(form, re.IGNORECASE) for form in _CELLS]
 FORMS = [*CELL_FORMS, *(re.compile(form, re.IGNORECASE) for form in _TEXTS)]
 """Dates of a text, the fullest first."""
 SCORED = re.compile(
-    r"\b(?:scor\w*|bbps|boston|prep\w*|pain|comfort|mayo|uceis|grade|quality|ratio|vas|ecog|nrs)\b"
+    r"\b(?:(?:sub)?scor\w*|bbps|boston|prep\w*|pain|comfort|mayo|uceis|grade|quality|ratio|vas|ecog|nrs)\b"
     r"[^.\n]*$|\b(?:after|every|fit|for|in|jars?|last|next|of|over|past|pots?|recall|repeat|review|x)"
     r"\s$",
     re.IGNORECASE,
 )
 """What makes 05/10 a score or a time of months (09/12), in the text before it."""
+COUNTED = re.compile(
+    r"\b(?:polyps?|clips?|segments?|retrieved|removed|resected|position|biops\w*)\b[\s:,(-]{0,3}$",
+    re.IGNORECASE,
+)
+"""What makes 02/03 two of three, in the text before it."""
+FOLLOWED = re.compile(
+    r"\b(?:repeat|re-?(?:scope|check|book)|recall|surveillance|review|follow[ -]?up|f/?u)"
+    r"(?: (?:colonoscopy|endoscopy|sigmoidoscopy|scope|ogd|ct|clinic))?\b[\s:,(-]{0,3}$",
+    re.IGNORECASE,
+)
+"""What makes 06/12 six months where the day is written first, in the text before it."""
 TIME = re.compile(
     r"(?<![\d:./])(?:[01]?\d|2[0-3])[:.][0-5]\d(?::[0-5]\d)?\s?(?:am|pm|a\.m\.|p\.m\.|hrs?|h|uhr)\b"
     r"|(?<![\d:./])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![\d:,.]?[\dkK]|\s?min)"
@@ -127,7 +144,12 @@ TIME = re.compile(
 )
 """A clock time."""
 DURATION = re.compile(
-    r"(?:time|duration|withdrawal|insertion)\W{0,4}$|\b(?:ratio|dilut\w+)\W{0,3}$", re.I
+    r"(?:time|duration|withdrawal|insertion)\W{0,4}$|\b(?:ratio|dilut\w+)\W{0,3}$"
+    r"|\b(?:withdrawal|insertion|intubation) (?:time|duration)(?: \([^()\n]{1,30}\))?"
+    r"\W{0,3}(?:(?:was|of)\s)?$|\b(?:withdrawal|insertion|intubation|procedure)"
+    r"(?: (?:time|duration))? (?:in|took|lasted)\s$"
+    r"|\btime to (?:reach )?(?:the )?(?:ca?ecum|terminal ileum|ti)\W{0,3}(?:was\s)?$",
+    re.IGNORECASE,
 )
 """What makes a clock time a duration or a ratio, in the text before it."""
 _NUMBER = r"(?<![\w.,/])(?:9\d|1[0-2]\d)"
@@ -135,11 +157,19 @@ _WORDS = (
     rf"\b(?:ninety(?:[ -]?(?:{_ONES}))?|(?:a|one)[ -]hundred(?: (?:and )?(?:{_ONES}|ten|eleven"
     r"|twelve))?)"
 )
-_NO_AGE = r"(?![\d.,]?\d)(?!\s?(?:mm|cm|ml|mg|mcg|kg|bpm|iu|units?|minutes?|mins?|days?|%))"
+_MEASURED = "".join(
+    rf"(?<!\b{what}{gap})"
+    for what in ("sats", "spo2", "hr", "pulse", "weight", "temp")
+    for gap in (" ", ": ")
+)
+_NO_AGE = (
+    r"(?![\d.,]?\d)(?!\s?(?:mm|cm|ml|mg|mcg|kg|bpm|iu|units?|minutes?|mins?|days?|deg(?:rees?)?\b"
+    r"|[%°]))"
+)
 AGE = re.compile(
     rf"\bage[ds]?\b\W{{0,3}}(?:(?:of|is|was)\s)?(?P<a>{_NUMBER}\b|{_NUMBER}(?=y)|{_WORDS}\b){_NO_AGE}"
     rf"|(?P<b>{_NUMBER}|{_WORDS})(?=[ -]?(?:years?\b|yrs?\b|y\b|y\.?\s?/?o\b|j(?:ä|ae)hrig))"
-    rf"|(?P<c>{_NUMBER})(?= ?(?:[MF]|(?:fe)?male|(?:wo)?man|lady|gentleman)\b)"
+    rf"|{_MEASURED}(?P<c>{_NUMBER})(?= ?(?:[MF]|(?:fe)?male|(?:wo)?man|lady|gentleman)\b)"
     rf"|\b(?:(?:fe)?male|(?:wo)?man|lady|gentleman)(?:,| of)? (?P<d>{_NUMBER}|{_WORDS})\b{_NO_AGE}"
     rf"|\b(?-i:[MF])\s?[,;/]\s?(?P<e>{_NUMBER})\b{_NO_AGE}"
     rf"|\b(?:s?he|patient) is (?:now )?(?P<f>{_NUMBER}|{_WORDS})\b"

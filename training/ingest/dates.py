@@ -13,7 +13,9 @@ from training.ingest.date_forms import (
     BORN_BEFORE,
     BORN_YEAR,
     CELL_FORMS,
+    COUNTED,
     DURATION,
+    FOLLOWED,
     FORMS,
     SCORED,
     TIME,
@@ -72,7 +74,7 @@ class Dates:
                 if found := self._found(match):
                     yield found
         for match in TIME.finditer(text):
-            if not DURATION.search(text[max(0, match.start() - 16) : match.start()]):
+            if not DURATION.search(text[max(0, match.start() - 56) : match.start()]):
                 yield FoundDate(*match.span(), "time", "[time]")
         for match in AGE.finditer(text):
             yield FoundDate(*match.span(match.lastgroup or 0), "age", "90+")
@@ -83,7 +85,7 @@ class Dates:
         parts = match.groupdict()
         start, end = match.span("date") if "date" in parts else match.span()
         before = match.string[max(0, start - 24) : start]
-        if parts.get("loose") and SCORED.search(before):
+        if parts.get("loose") and self._is_no_date(parts, before):
             return None
         orders = _orders(parts, self.day_first)
         readings = [day for order in orders for day in _dated(parts, order, self.examined)]
@@ -103,6 +105,13 @@ class Dates:
         moved = readings[0] + timedelta(days=self.shift_days)
         whole = parts.get("day") or parts.get("a")
         return FoundDate(start, end, "date", moved.isoformat() if whole else f"{moved:%Y-%m}")
+
+    def _is_no_date(self, parts: dict[str, str | None], before: str) -> bool:
+        """Whether a date without a year is a score, a count or an interval."""
+        a, b = int(parts["a"] or 0), int(parts["b"] or 0)
+        if SCORED.search(before) or (a <= b and COUNTED.search(before)):
+            return True
+        return self.day_first and b == 12 and FOLLOWED.search(before) is not None
 
     def _birth_among(self, readings: list[date], parts: dict[str, str | None]) -> bool:
         if parts.get("day") or parts.get("a"):

@@ -31,6 +31,8 @@ _NO_INITIALS = frozenset(
     ("ie", "eg", "am", "pm", "cf", "ca", "iv", "im", "po", "ii", "vi", "is", "ip", "ic", "nb", "cm")
 )
 _TITLE_WORD = re.compile(rf"(?:{TITLES}|med|dent|phd|md|msc|bsc|frcp|frcs|mbbs)\.?", re.IGNORECASE)
+# Adrenaline, whatever number the patient has.
+_DILUTION = re.compile(r"\b1:[125]0{0,2},?000\b(?!,?\d)")
 _PART = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _BROKEN = re.compile(r"(?<=[^\W_])-[ \t]*\r?\n[ \t]*(?=[^\W_])")
 # What only people do; "was" and "has" are said of a colon too.
@@ -111,7 +113,10 @@ class Identities:
                         end += 1
                     yield Span(start, end, kind)
 
-        yield from spans(self._numbers, "id")
+        diluted = [match.span() for match in _DILUTION.finditer(text)]
+        for span in spans(self._numbers, "id"):
+            if not any(a < span.start and span.end <= b for a, b in diluted):
+                yield span
         yield from spans(self._deny, "name")
         sure = list(spans(self._sure, "name"))
         yield from (_with_initial(text, span, self._letters) for span in sure)
