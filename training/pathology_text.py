@@ -16,6 +16,8 @@ from training.pathology_words import (
     CUE,
     DIAGNOSIS,
     DISEASE,
+    EXAMINES,
+    EXCISED,
     HOLLOW,
     LABORATORY,
     LATER,
@@ -23,6 +25,8 @@ from training.pathology_words import (
     MICROSCOPIC,
     OPTICAL,
     PROVEN,
+    SEEN,
+    TELLS,
     TISSUE,
     TISSUE_TELLS,
     TURNED_OUT,
@@ -53,6 +57,9 @@ _DANGLING = re.compile(
     r"|outcome|diagnosis|dx)\b)+$",
     re.IGNORECASE,
 )
+_SHORT = re.compile(r"(?:hist|path|micro)$", re.IGNORECASE)
+_TAKEN = re.compile(r"[^.,;]{0,40}\b(?:removed|resected|lifted|snared|retrieved)\b", re.I)
+_BACK = re.compile(r"(?:came|come) back|reported|\w+graded|re-?classified", re.IGNORECASE)
 # Headers of a laboratory's report, where one stands before them.
 _CONCLUDES = re.compile(
     r"\W*(?:conclusion|summary|assessment|opinion|report|description|observation|finding)", re.I
@@ -164,15 +171,38 @@ def _states(text: str) -> int | None:
     starts = [m.start() for m in LABORATORY.finditer(text) if _has_told(text, m)]
     starts += [m.start() for p in (TISSUE_TELLS, MICROSCOPIC) for m in p.finditer(text)]
     starts += [m.start() for m in PROVEN.finditer(text) if not _suspected(text, m)]
-    for pattern in (TURNED_OUT, LEADS):
+    starts += [m.start() for m in EXCISED.finditer(text) if not _sized_before(text, m)]
+    for pattern, own in ((TURNED_OUT, _of_examination), (LEADS, _of_removal)):
         for match in pattern.finditer(text):
-            sized = pattern is LEADS and _SIZE.search(text, match.start(), match.end() + 40)
-            if not sized and not _opined(text, match):
+            if not own(text, match) and not _opined(text, match):
                 starts.append(match.start())
     return min(starts, default=None)
 
 
+def _sized_before(text: str, match: re.Match[str]) -> bool:
+    marks = [mark.end() for mark in _CLAUSE.finditer(text, 0, match.start())]
+    return bool(_SIZE.search(text, max(marks, default=0), match.start()))
+
+
+def _of_examination(text: str, match: re.Match[str]) -> bool:
+    """Say whether a verb tells of the scope, or of what was seen ("confirmed, 5 mm adenoma")."""
+    verb, between = text[match.start() : match.start("between")].lower(), match["between"]
+    if EXAMINES.search(text, max(0, match.start() - 60), match.start()):
+        return True
+    if verb.startswith(("confirm", "returned")) and "," in between:
+        return True
+    return bool(SEEN.search(between) and not _BACK.match(verb))
+
+
+def _of_removal(text: str, match: re.Match[str]) -> bool:
+    sized = _SIZE.search(text, match.start(), match.end() + 40)
+    return bool(sized or _TAKEN.match(text, match.end()))
+
+
 def _has_told(text: str, match: re.Match[str]) -> bool:
+    # "Path: straight to caecum", "Hist: bleeding"
+    if _SHORT.match(match.group()) and not TELLS.search(text, match.end()):
+        return False
     disease = match.group().lower() == "pathology" and DISEASE.search(text[: match.start()])
     return not disease and not LATER.match(text, match.end())
 

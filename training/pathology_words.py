@@ -13,6 +13,8 @@ __all__ = [
     "CUE",
     "DIAGNOSIS",
     "DISEASE",
+    "EXAMINES",
+    "EXCISED",
     "HISTOLOGY",
     "HISTOLOGY_NOUN",
     "HOLLOW",
@@ -22,6 +24,8 @@ __all__ = [
     "MICROSCOPIC",
     "OPTICAL",
     "PROVEN",
+    "SEEN",
+    "TELLS",
     "TISSUE",
     "TISSUE_TELLS",
     "TURNED_OUT",
@@ -69,6 +73,12 @@ DIAGNOSIS = (
     r"|(?-i:TA|TVA|VA|TSA|HP|[LH]GD|[LH]GIN)s?)\b)"
 )
 """The kind of a lesion, in full or abbreviated."""
+TELLS = re.compile(
+    rf"{DIAGNOSIS}|\b(?:microscop\w*|sections?|stain\w*|fragments?|cassettes?|tissue|margins?"
+    r"|excised|crypts?|metaplas\w*|granulom\w*|formalin|no malignan\w*|(?-i:R[01]|p?T[1-4]))\b",
+    re.IGNORECASE,
+)
+"""What a laboratory's line says, where its header alone could be another's."""
 _FINDING = (
     rf"(?:{DIAGNOSIS}|\b(?:normal|negative|positive|unremarkable|inflam\w+|(?:non-?)?specific"
     r"|chronic|acute|active|granulom\w*|(?:microscopic|lymphocytic|collagenous|ulcerative) colitis"
@@ -129,6 +139,7 @@ TISSUE_TELLS = re.compile(
     r"|\b(?:biopsy|lab|tissue)[ -](?:proven|confirmed|verified|diagnos\w+)"
     # "Biopsies: hyperplastic polyp", not "Biopsies: taken from inflamed mucosa"
     rf"|\b{TISSUE}(?:\s+[\w/().]+){{0,4}}?\s*(?::\s*-?|=|\s[-–])\s*"
+    rf"(?!\d+\s?(?:mm|cm) (?:\w+ ){{0,3}}{DIAGNOSIS})"
     rf"(?:(?!taken|obtain|from|random|for\b|to\b|of\b)[\w/,:-]+\s+){{0,5}}?{_FINDING}",
     re.IGNORECASE,
 )
@@ -155,7 +166,7 @@ PROVEN = re.compile(
     r"|(?:positive|negative) for (?:\w+[ -]){0,3}?(?:dysplas|malignan|neoplasia|adenom|\w*carcinom)"
     r"\w*)\b"
     rf"|{DIAGNOSIS},? (?:(?:is|was|has been|been|now) ){{0,2}}(?:confirmed|proven|verified)\b"
-    rf"|{DIAGNOSIS} results?\b|{DIAGNOSIS},? (?:\w+ly )?excised\b|\b\w+ly excised {DIAGNOSIS}"
+    rf"|{DIAGNOSIS} results?\b"
     rf"|{DIAGNOSIS} (?:\w+ ){{0,2}}(?:to|at|the) (?:the )?{_MARGIN}\b"
     rf"|\b{_MARGIN} (?:\w+ ){{0,2}}(?:free|clear) of {DIAGNOSIS}"
     r"|\b(?:deep|circumferential|stalk|diathermy|excision) margins? (?:(?:is|are|appears?) )?"
@@ -163,6 +174,12 @@ PROVEN = re.compile(
     re.IGNORECASE,
 )
 """Grades, stages and proofs; an endoscopist may yet suspect them."""
+EXCISED = re.compile(
+    rf"(?:{DIAGNOSIS},? \w+ly excised|\b\w+ly excised {DIAGNOSIS})\b"
+    r"(?!,? (?:by|with|using|via|cold|hot|en bloc|piecemeal|in |snare))",
+    re.IGNORECASE,
+)
+"""How a diagnosis was removed; the endoscopist's too, where the lesion has a size."""
 TURNED_OUT = re.compile(
     r"(?<!\bto )\b(?:pro(?:ved?|ves|ven)(?: (?:to be|to have|as))?|turn(?:s|ed) out|came back"
     r"|come back|returned|transpired|diagnosed|confirm(?:s|ed)|verified|reported (?:as|to)"
@@ -172,6 +189,18 @@ TURNED_OUT = re.compile(
     re.IGNORECASE,
 )
 """What a lesion was in the end."""
+EXAMINES = re.compile(
+    r"\b(?:(?:endo|colono)?scope|position|caecum|cecum|intubation|ileum|extent|instrument|valve"
+    r"|orifice)\b[^,;:.]*$",
+    re.IGNORECASE,
+)
+"""Stands before a verb of ``TURNED_OUT`` that tells of the examination ("scope returned")."""
+SEEN = re.compile(
+    r"\d\s?(?:mm|cm)\b|\b(?:circumferential|obstructing|stenosing|ulcerat\w+|fungating|bulky"
+    r"|pedunculated)\b",
+    re.IGNORECASE,
+)
+"""Stands between a verb and a diagnosis where the endoscopist describes what is seen."""
 LEADS = re.compile(
     r"(?:^|[,;(\[]|\s[-–]\s)\W*(?:(?:(?:\d+|late|new)[.)]?\s+)?"
     r"(?:(?:[\w ]{1,30}, ){0,3}(?:polypectomy|(?:\w+ )?excisions?|resection|EMR|ESD)"

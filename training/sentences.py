@@ -6,6 +6,8 @@ Everything here keeps character offsets of the report, so that evidence stays ve
 import re
 from dataclasses import dataclass
 
+from training.pathology_words import TELLS
+
 __all__ = ["Sentence", "is_historical", "negated", "sections", "sentences"]
 
 _HEADERS = {
@@ -44,7 +46,20 @@ _HEADER = re.compile(
     r"(?:[ \t]*:[*_]*[ \t]*|[-–—][ \t]+|[ \t]+[-–—]+[ \t]*|[ \t]*[.=*_#-]*[ \t]*(?=\n|$)))",
     re.IGNORECASE,
 )
-_LATER = re.compile(r"(?:pending|awaited|to follow|sent|requested|none|nil|n/?a)\b", re.IGNORECASE)
+# These may as well be "history", "path of the scope" or what the eye saw ("Gross: blood").
+_SHORT = re.compile(
+    r"\W*(?:\d+\W+)?(?:hist|path|micro|(?:macro(?:scop(?:y|ic))?|gross)(?: ?\w+)?|specimens?)"
+    r"[\W_]*",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(r"\d\s?(?:mm|cm)\b", re.IGNORECASE)
+_LATER = re.compile(
+    r"(?:pending|awaited|to follow|sent|requested|none|nil|n/?a)\b(?P<end>[.;](?=[ \t]))?",
+    re.IGNORECASE,
+)
+_LINE = re.compile(r"[^\n]+")
+_REACH = 200
+"""Characters around a word in which a denial of it is looked for."""
 # A full stop ends a sentence only before white space, a comma (generated reports write ".,")
 # or the end, so that "1.2 cm" survives; abbreviations are put back by the look-behinds.
 _END = re.compile(
@@ -150,7 +165,7 @@ def negated(text: str, start: int, end: int) -> bool:
     """
     if text[max(0, start - 4) : start].lower() in ("non-", "non "):
         return True
-    for trigger in _BEFORE.finditer(text, 0, start):
+    for trigger in _BEFORE.finditer(text, max(0, start - _REACH), start):
         if _NOT_NEGATION.match(text, trigger.start()):
             continue
         between = text[trigger.end() : start]
@@ -165,8 +180,8 @@ def negated(text: str, start: int, end: int) -> bool:
 
 
 def _until_stop(text: str, start: int) -> str:
-    stop = _STOP.search(text, start)
-    return text[start : stop.start() if stop else len(text)]
+    stop = _STOP.search(text, start, start + _REACH)
+    return text[start : stop.start() if stop else start + _REACH]
 
 
 def sections(report: str) -> list[tuple[str, int, int, int]]:
@@ -178,22 +193,41 @@ def sections(report: str) -> list[tuple[str, int, int, int]]:
     Returns:
         Name, offset of the header, of the text behind it, and of its end; the first has no name.
         A section of pathology that says only that there is none yet ends with its line; what is
-        behind goes on with the section before.
+        behind goes on with the section before. So does one with a short or ambiguous header,
+        which is no header where its line names no diagnosis.
     """
-    marks = [
-        (match.lastgroup or "", match.start(), match.end()) for match in _HEADER.finditer(report)
-    ]
+    marks = []
+    for match in _HEADER.finditer(report):
+        name, short = match.lastgroup or "", _SHORT.fullmatch(match.group())
+        stop = _told_until(report, match.end()) if name == "pathology" and short else -1
+        if stop is not None:
+            marks.append((name, match.start(), match.end(), stop))
     before = ""
     spans = [("", 0, 0, marks[0][1] if marks else len(report))]
-    for index, (name, start, body) in enumerate(marks):
+    for index, (name, start, body, line) in enumerate(marks):
         until = marks[index + 1][1] if index + 1 < len(marks) else len(report)
-        line = report.find("\n", body, until)
-        if name == "pathology" and line >= 0 and _LATER.match(report, body):
+        later = _LATER.match(report, body) if name == "pathology" else None
+        if later:
+            line = later.end() if later["end"] else report.find("\n", body, until)
+        if 0 <= line < until and (later or report[line:until].strip()):
             spans += [(name, start, body, line), (before, line, line, until)]
         else:
             spans.append((name, start, body, until))
             before = name
     return spans
+
+
+def _told_until(report: str, start: int) -> int | None:
+    """Find the end of the lines with a diagnosis below a short header; None where it has none."""
+    told = None
+    for line in _LINE.finditer(report, start, start + 4000):
+        if not line.group().strip():
+            continue
+        own = TELLS.search(line.group()) and (told is None or not _SIZE.search(line.group()))
+        if not own:
+            break
+        told = line.end()
+    return told
 
 
 def _trimmed(report: str, start: int, end: int, section: str) -> list[Sentence]:

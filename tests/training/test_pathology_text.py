@@ -199,6 +199,58 @@ def test_only_the_pathology_of_a_sentence_goes(report: str, kept: str) -> None:
     assert polyp_mentioned(report) is bool(kept)
 
 
+@pytest.mark.parametrize("before", ["", "Findings: Complete to caecum.\n"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Scope returned to the ascending colon where a 12 mm adenoma was snared.",
+        "Caecum confirmed by photo, 5 mm adenoma next to the orifice.",
+        "Ileal intubation confirmed, 4 mm adenoma in caecum.",
+        "Position confirmed with ScopeGuide at the splenic flexure where an 8 mm adenoma was seen.",
+        "Stricture turned out to be a large circumferential cancer at 20 cm.",
+        "Hist: PR bleeding\nCaecum reached. 8 mm sessile polyp in sigmoid.",
+        "Path: straight to caecum\nRectum: 8 mm sessile polyp",
+        "Macroscopic appearance: 8 mm sessile polyp",
+        "Macroscopic: normal colon\n8 mm polyp in rectum",
+        "Gross: blood in rectum\n8 mm polyp in sigmoid",
+        "Micro: 2 mm polyps in rectum\n8 mm polyp in caecum",
+        "Specimens\n1. 8 mm sigmoid polyp\n2. caecal polyp",
+        "Pot 1: 5 mm caecal adenoma, NICE 2",
+        "Sample A - 12 mm rectal adenoma",
+        "8 mm adenoma, completely excised with cold snare.",
+        "5 mm adenoma, excised.",
+        "Two adenomas excised by cold snare.",
+        "Polypectomy: 3 adenomas removed from the sigmoid.",
+        "EMR: flat adenoma lifted and resected.",
+    ],
+)
+def test_words_a_laboratory_shares_with_the_endoscopist_hide_no_lesion(
+    before: str, words: str
+) -> None:
+    assert strip_pathology(before + words) == before + words
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("Specimens\n1. adenoma\n2. HP", ""),
+        ("Hist: TA\n5 mm polyp", "5 mm polyp"),
+        ("Path: HP\nRectum: 8 mm sessile polyp", "Rectum: 8 mm sessile polyp"),
+        ("Path:\n\nBenign.", ""),
+        ("Path: A. Sigmoid - TA\nB. Rectum - HP", ""),
+        ("Path: TA.\nConclusion: adenoma, low grade.", ""),
+        ("Macro: pale polyp 4 mm in one cassette\nMicro: TA", ""),
+        ("It came back as a 6 mm adenoma.", ""),
+        ("Pot 1: 5 mm polyp - adenoma", ""),
+        ("Specimen 1: 5 mm fragment, adenoma", ""),
+        ("Histo: sent. 8 mm polyp", "8 mm polyp"),
+    ],
+)
+def test_a_short_header_ends_with_the_lines_that_hold_a_result(told: str, kept: str) -> None:
+    report = f"Findings: {LESION}.\n{told}"
+    assert strip_pathology(report).split() == f"Findings: {LESION}. {kept}".split()
+
+
 def test_what_follows_a_result_goes_with_it_until_the_next_lesion() -> None:
     report = (
         "Biopsies came back as adenoma. Low grade. Margins clear. A 4 mm red polyp. No adenoma."
@@ -253,6 +305,12 @@ def test_hostile_text_takes_no_longer_than_its_length_allows(unit: str) -> None:
     text = "6 mm polyp " + unit * (5000 // len(unit)) + "histology"
     start = time.perf_counter()
     strip_pathology(text)
+    assert time.perf_counter() - start < 2
+
+
+def test_a_long_sentence_of_diagnoses_is_read_in_time() -> None:
+    start = time.perf_counter()
+    assert is_neoplastic("adenoma " * 2500) is True
     assert time.perf_counter() - start < 2
 
 

@@ -43,6 +43,8 @@ _REQUEST = re.compile(r"\bscreening\b|^\W*\?", re.IGNORECASE)
 _QUERY = re.compile(r"\?\s+(?=[a-z])")
 # "Dysplasia?"
 _ASKED = re.compile(r"(?: (?:present|seen|here))?\s?\?", re.IGNORECASE)
+# Characters before a word in which doubt about it is looked for.
+_REACH = 200
 _MUCOSA = re.compile(r"\bmucosa\b", re.IGNORECASE)
 
 
@@ -107,10 +109,11 @@ def _verdicts(text: str) -> set[str]:
     # "non-neoplastic" holds "neoplastic"
     rest = _BENIGN_LESION.sub(lambda m: " " * len(m.group()), rest)
     for match in _NEOPLASTIC.finditer(rest):
+        start = max(0, match.start() - _REACH)
         if negated(rest, *match.span()):
-            found |= {"normal"} if _MUCOSA.search(rest, 0, match.start()) else set()
+            found |= {"normal"} if _MUCOSA.search(rest, start, match.start()) else set()
         else:
-            before = rest[: match.start() + 1]  # with a letter for "?d…"
+            before = rest[start : match.start() + 1]  # with a letter for "?d…"
             asked = _UNSURE.search(before) or _ASKED.match(rest, match.end())
             found.add("unsure" if asked else "neoplastic")
     if _NORMAL.search(rest):
