@@ -6,9 +6,8 @@ the words and the schema, and stands in every ledger.
 Version 2. System text with the nine attributes and their values, two worked examples as earlier
 turns, the report alone as the last message, so that nothing a report says stands where
 instructions stand. Sentences are numbered and a lesion names them by number: of the answers of a
-small model to version 1, which had it copy them, half did so wrongly, and a large one paid for
-the tokens. Between them the examples mention each attribute about once: what none mentions, a small
-model never does.
+small model to version 1, which had it copy them, half did so wrongly. Between them the examples
+mention seven of the nine attributes: what none mentions, that model was not seen to mention.
 """
 
 from __future__ import annotations
