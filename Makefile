@@ -85,8 +85,8 @@ COMPILE = uv pip compile pyproject.toml --group build --universal --python-versi
 
 lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
-	$(COMPILE) --group dev --constraints requirements/service.txt --output-file requirements/test.txt
-	$(COMPILE) --group dev --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+	$(COMPILE) --group dev --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
+	$(COMPILE) --group dev --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
 
 clean:  ## Remove environments and caches (runs/ stays)
