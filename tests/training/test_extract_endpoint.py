@@ -206,7 +206,7 @@ def test_an_endpoint_that_dies_stops_the_run_and_keeps_what_is_done(tmp_path: Pa
 
 
 def test_the_same_report_is_asked_once_and_what_is_known_not_at_all(tmp_path: Path) -> None:
-    reports = {"a": REPORT, "b": REPORT, "c": "  \n ", "d": "x" * 30_000}
+    reports = {"a": REPORT, "b": REPORT, "c": "  \n ", "d": "A polyp. " + "x" * 30_000}
     with chat_server(lambda text: GOOD) as chat:
         asking = Asking(Endpoint(chat.url, "m"))
         entries = extract_reports(reports, tmp_path / "l.jsonl", asking)
@@ -216,12 +216,23 @@ def test_the_same_report_is_asked_once_and_what_is_known_not_at_all(tmp_path: Pa
     assert [entries[k].tokens for k in "ab"] == [(10, 3), (0, 0)]
     assert more["e"].lesions == entries["a"].lesions
     assert (entries["c"].reason, entries["d"].reason) == (
-        "nothing to read", "longer than 24000 characters"
+        "names no polyp", "longer than 24000 characters"
     )  # fmt: skip
     said = summary(more, (1.0, 2.0))
     assert "tokens: 10 asked, 3 answered" in said
     assert "cost: 0.0000" in said
-    assert "1 reports: nothing to read" in said
+    assert "1 reports: names no polyp" in said
+
+
+def test_a_report_without_a_polyp_is_not_asked(tmp_path: Path) -> None:
+    reports = {"a": "Findings: normal mucosa to the caecum. No polyps.", "b": REPORT}
+    with chat_server(lambda text: GOOD) as chat:
+        asking = Asking(Endpoint(chat.url, "m"), concurrency=1)
+        entries = extract_reports(reports, tmp_path / "l.jsonl", asking)
+        assert chat.reports == [ASKED]
+    assert (entries["a"].lesions, entries["a"].by) == ((), "rules")
+    assert entries["a"].reason == "names no polyp"
+    assert len(entries["b"].lesions) == 1
 
 
 def test_questions_under_way_are_bounded(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Read the reports of an archive into a ledger, by the rules or by a language model.
 
 Each report is read once, however many records share it; what the ledger holds of a report is not
-asked again. A model's answer that fails is replaced by the rules and marked (``fallback``), so that
-one bad answer costs one report; an endpoint that stops answering stops the run, so that it cannot
-turn a ledger of a model's into one of the rules'.
+asked again, and a model is not asked about a report that names no polyp: training takes no lesion
+from it, whoever read it. A model's answer that fails is replaced by the rules and marked
+(``fallback``), so that one bad answer costs one report; an endpoint that stops answering stops the
+run, so that it cannot turn a ledger of a model's into one of the rules'.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.attributes import polyp_mentioned, strip_pathology
 from training.errors import EndpointError
 from training.extract.answer import AnswerRefused, checked, rules_lesions
 from training.extract.endpoint import Endpoint, NoAnswer
@@ -184,8 +186,13 @@ async def _ask_all(
     todo = iter(pending.values())
 
     async def work() -> None:
+        entry: Entry | None
         for names in todo:
-            entry = await read_one(reports[names[0]], asking)
+            report = reports[names[0]]
+            if polyp_mentioned(strip_pathology(report)):
+                entry = await read_one(report, asking)
+            else:
+                entry = Entry("", report_digest(report), (), BY_RULES, "names no polyp")
             if entry is not None:
                 rest = replace(entry, tokens=(0, 0))
                 entries = [entry, *[rest] * (len(names) - 1)]
