@@ -4,7 +4,6 @@ One encoder may be shared by any number of threads; the runtime's sessions allow
 """
 
 import ctypes
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,13 +15,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from model_store.bundle import Bundle
+from model_store.cores import usable_cores
 from model_store.errors import BundleCorrupt, EncodeFailed, ProviderUnavailable
 from model_store.images import Pixels
 from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
 from model_store.tokenizer import Ids, Tokenizer
 
-__all__ = ["Encoder", "Floats", "Mask", "usable_cores"]
+__all__ = ["Encoder", "Floats", "Mask"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -245,13 +245,6 @@ class Encoder:
         if used != self._asked and not allow_fallback:
             raise ProviderUnavailable(self._asked, used)
         return used
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: a container's share, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _available(provider: str, allow_fallback: bool) -> str:

@@ -11,9 +11,14 @@ import socket
 import sys
 from contextlib import suppress
 
+# numpy's matrix library starts a thread for every core of the machine when it is imported, whatever
+# the process's share; the products that are left to it here are too small for a second thread.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import uvicorn
 from fastapi import FastAPI
 
+from model_store.cores import usable_cores
 from model_store.errors import EndoClipError
 from service import __version__
 from service.app import create_app
@@ -37,7 +42,7 @@ def main() -> int:
         print(f"endo-clip: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     _set_up_logging(settings.log_level.upper())
-    print(_banner(listener, app.state.engine), flush=True)
+    print(_banner(listener, settings, app.state.engine), flush=True)
     # uvicorn stops in order on either signal and then raises it again, for whoever started it: both
     # end here, so that a stop that was asked for is exit code 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -93,15 +98,18 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _banner(listener: socket.socket, engine: Engine) -> str:
+def _banner(listener: socket.socket, settings: Settings, engine: Engine) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     manifest, profile = engine.bundle.manifest, engine.site_profile
+    cores = usable_cores()
     local = f" site_profile={profile.site} ({profile.digest[:19]})" if profile else ""
     return (
         f"endo-clip {__version__} listens on http://{shown}:{port} (docs at /docs) "
         f"bundle={manifest.name} {manifest.version} ({engine.bundle.digest[:19]}) "
-        f"path={engine.bundle.path} provider={engine.encoder.provider}{local}"
+        f"path={engine.bundle.path} provider={engine.encoder.provider} "
+        f"cores={cores} encode_threads={settings.encode_threads or cores} "
+        f"decode_threads={settings.decode_threads}{local}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from model_store.cores import usable_cores
 from service import __version__, operations, routes
 from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
 from service.engine import Engine
@@ -76,6 +78,9 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine: Engine = app.state.engine
+    # asyncio's own would grow to four threads more than the machine has cores.
+    threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="work")
+    asyncio.get_running_loop().set_default_executor(threads)
     await asyncio.to_thread(engine.start)
     try:
         yield

@@ -5,7 +5,6 @@ typing error cannot pass for a setting that has no effect.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import model_store
+from model_store.cores import usable_cores
 from model_store.errors import BundleNotFound
 from model_store.profile import SiteProfile, read_profile
 from service.errors import SettingsInvalid
@@ -57,10 +57,10 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=256,
-        description="Threads of one graph run. Unset: one per core. More than cores is slower.",
+        description="Threads of one graph run. Unset: one per usable core. More is slower.",
     )
     decode_threads: int = Field(
-        default_factory=lambda: max(2, os.cpu_count() or 2),
+        default_factory=lambda: max(2, usable_cores()),
         ge=1,
         le=256,
         description="Threads that decode frames; each holds one frame, of 4 to 14 bytes a pixel.",

@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.progress import track
 
+from model_store.cores import usable_cores
 from training.config import digest
 from training.errors import ArchiveRefused, ConfigError
 from training.ingest.assemble import SUMMARY, Workplace, assemble
@@ -130,7 +131,7 @@ def _read_exams(config: IngestConfig, key: bytes, tasks: list[Task], place: Work
 
 
 def _cores(config: IngestConfig) -> int:
-    return config.workers or os.cpu_count() or 1
+    return config.workers or usable_cores()
 
 
 # At level DEBUG these log what they read: EXIF values, DICOM elements, texts.

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.encoder import usable_cores
+from model_store.cores import usable_cores
 from model_store.errors import EndoClipError
 from training.errors import ScoringStopped
 from training.scoring.parts import Job, PartScorer
