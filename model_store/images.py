@@ -29,6 +29,7 @@ __all__ = [
     "ImageLimits",
     "InputContract",
     "Pixels",
+    "count_pixels",
     "crop_to",
     "decode",
     "open_rgb",
@@ -114,6 +115,25 @@ def decode(
     box = crop or _FULL
     image = open_rgb(data, limits=limits, cover_px=_cover_px(contract, box))
     return preprocess(crop_to(image, box), contract)
+
+
+def count_pixels(data: bytes, limits: ImageLimits) -> int:
+    """Give the pixels that decoding a file would cost, by its header alone.
+
+    Args:
+        data: a whole image file.
+        limits: refusals.
+
+    Returns:
+        Width times height; 0 for a file that is refused before a pixel is decoded.
+    """
+    try:
+        kind = _checked_format(data, limits)
+        with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
+            _check_dimensions(image.size, limits)
+            return image.width * image.height
+    except ImageRejected:
+        return 0
 
 
 def open_rgb(

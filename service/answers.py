@@ -309,7 +309,10 @@ class Devices(_Answer):
 
 
 class Limits(_Answer):
-    """What a request may hold at most (`min_side_px`: at least)."""
+    """What a request may hold at most (`min_side_px`: at least), and all of them together.
+
+    A request that alone is over a `max_pending_` is refused as too large, not as too much now.
+    """
 
     max_body_bytes: int
     max_frames: int
@@ -322,3 +325,7 @@ class Limits(_Answer):
     max_prompts: int
     max_prompt_chars: int
     max_text_chars: int
+    max_pending_frames: int
+    max_pending_bytes: int
+    max_pending_pixels: int
+    max_queue_s: float

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 
 from model_store.cores import usable_cores
 from service import __version__, operations, routes
+from service.admission import Admission, Bounds
 from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
 from service.engine import Engine
 from service.errors import (
@@ -27,6 +28,7 @@ from service.metrics import Metrics
 from service.middleware import RequestEnvelope
 from service.openapi import describe
 from service.settings import Settings
+from service.turns import Turns
 
 __all__ = ["create_app"]
 
@@ -41,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings: from `read_settings`.
 
     Returns:
-        The app. Its engine, metrics and settings are in `app.state`.
+        The app. Its engine, admission, metrics and settings are in `app.state`.
 
     Raises:
         BundleError: the bundle cannot be served.
@@ -65,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.settings = settings
+    app.state.admission = _admission(settings)
     app.state.metrics = Metrics(task.name for task in routes.TASKS)
     app.state.metrics.name_model(**_model_labels(engine))
     app.include_router(routes.router)
@@ -129,6 +132,18 @@ def _describe_once(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _admission(settings: Settings) -> Admission:
+    bounds = Bounds(
+        settings.max_pending_frames,
+        settings.max_pending_bytes,
+        settings.max_pending_pixels,
+        settings.max_queue_s,
+    )
+    # One batch runs, the next gathers, and every decode thread has a frame.
+    at_once = 2 * settings.max_batch + settings.decode_threads
+    return Admission(bounds, Turns(at_once, settings.decode_threads))
 
 
 def _model_labels(engine: Engine) -> dict[str, str]:

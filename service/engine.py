@@ -1,9 +1,10 @@
 """The loaded bundle and the threads that work for it.
 
 Frames are decoded in a small pool, off the event loop; every graph run for frames and texts happens
-on the one worker of the `MicroBatcher`, together with what other requests have waiting. A request
-has only a few frames in flight at a time, so a whole exam does not stand in front of the single
-frame that comes after it, and its decoded pixels do not pile up.
+on the one worker of the `MicroBatcher`, together with what other requests have waiting. Each frame
+and text waits for its turn first (`service.turns`): only as many are out as keep the threads busy,
+so a whole exam does not stand in front of the single frame that comes after it, nor one client in
+front of another, and decoded pixels do not pile up.
 """
 
 import asyncio
@@ -26,14 +27,15 @@ from model_store.errors import (
     ImageRejected,
     UnknownDevice,
 )
-from model_store.images import ImageLimits, Pixels, decode
+from model_store.images import ImageLimits, Pixels, count_pixels, decode
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, score_patient
 from model_store.quality import AbstainReason, QualityLimits, assess
 from model_store.selftest import self_test
+from service.admission import Permit
 from service.batching import Lane, MicroBatcher
 from service.errors import NotReady, ShuttingDown
-from service.forms import FormLimits, FrameIn
+from service.forms import FormLimits, FrameIn, RequestIn
 from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
 
 __all__ = ["NAMED_TASKS", "Engine", "Frame", "all_of"]
@@ -96,7 +98,6 @@ class Engine:
         )
         self._quality = QualityLimits.of(self.bundle.manifest.quality_gate)
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        self._window = 2 * settings.max_batch
         self._batcher = MicroBatcher(
             {
                 "frames": Lane(self._encode_frames, settings.max_batch),
@@ -162,19 +163,25 @@ class Engine:
         except KeyError:
             raise UnknownDevice(name, self.devices) from None
 
-    def flight(self) -> asyncio.Semaphore:
-        """Make the bound on one request's frames in flight."""
-        return asyncio.Semaphore(self._window)
+    async def admit(self, request: RequestIn, permit: Permit) -> None:
+        """Ask for the work that a request is.
 
-    async def encode_frame(
-        self, frame: FrameIn, box: Box, flight: asyncio.Semaphore, *, grid: bool
-    ) -> Frame:
-        """Decode, judge and encode one frame.
+        Raises:
+            Overloaded, PayloadTooLarge: as `Permit.admit`.
+        """
+        frames = [frame for patient in request.patients for frame in patient.frames]
+        pixels = await asyncio.to_thread(self._count_pixels, frames) if frames else 0
+        labels = request.labels if isinstance(request.labels, tuple) else ()
+        prompts = sum(len(label["prompts"]) for label in labels)
+        permit.admit(len(frames) + len(request.texts) + prompts, pixels)
+
+    async def encode_frame(self, frame: FrameIn, box: Box, permit: Permit, *, grid: bool) -> Frame:
+        """Decode, judge and encode one frame, when it is its turn.
 
         Args:
             frame: as sent.
             box: crop box of its device.
-            flight: the request's bound, from `flight`.
+            permit: of its request.
             grid: whether the grid is wanted beside the embedding.
 
         Returns:
@@ -184,12 +191,13 @@ class Engine:
             EncodeFailed: the graph did not run.
             ShuttingDown: the worker takes no more.
         """
-        async with flight:
+        async with permit.turn() as turn:
             loop = asyncio.get_running_loop()
             try:
                 pixels, reason = await loop.run_in_executor(self._pool, self._read, frame, box)
             except ImageRejected as error:
                 return Frame(rejected=error)
+            turn.prepared()
             if reason is not None:
                 return Frame(abstained=reason)
             if grid:
@@ -197,18 +205,21 @@ class Engine:
                 return Frame(embedding=embedding, grid=places)
             return Frame(embedding=await self._submit("frames", pixels))
 
-    async def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
+    async def encode_texts(self, texts: Sequence[str], permit: Permit) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
-        return await all_of([self._submit("texts", text) for text in texts])
+        return await all_of([self._in_turn("texts", text, permit, 1) for text in texts])
 
-    async def class_embeddings(self, label_set: LabelSet) -> Floats:
+    async def class_embeddings(self, label_set: LabelSet, permit: Permit) -> Floats:
         """Give the class embeddings of a set, float32 (k, d); those of free sets are cached."""
         if label_set.name:
             return self.encoder.class_embeddings(label_set)
         cached = self._free_classes.get(label_set)
         if cached is None:
-            parts = await all_of([self._submit("labels", pair) for pair in _pairs(label_set)])
-            cached = np.concatenate(parts)
+            pairs = [
+                self._in_turn("labels", pair, permit, sum(len(one.prompts) for one in pair.labels))
+                for pair in _pairs(label_set)
+            ]
+            cached = np.concatenate(await all_of(pairs))
             while len(self._free_classes) >= _CACHED_SETS:
                 self._free_classes.popitem(last=False)
             self._free_classes[label_set] = cached
@@ -231,8 +242,17 @@ class Engine:
             return score_patient(*arguments)
         return await asyncio.to_thread(score_patient, *arguments)
 
+    async def _in_turn(self, kind: str, value: Any, permit: Permit, frames: int) -> Any:
+        async with permit.turn(frames) as turn:
+            turn.prepared()
+            return await self._submit(kind, value)
+
     async def _submit(self, kind: str, value: Any) -> Any:
         return await asyncio.wrap_future(self._batcher.submit(kind, value))
+
+    def _count_pixels(self, frames: Sequence[FrameIn]) -> int:
+        datas = (bytes(frame.data) for frame in frames if frame.data is not None)
+        return sum(count_pixels(data, self.image_limits) for data in datas)
 
     def _read(self, frame: FrameIn, box: Box) -> tuple[Pixels, AbstainReason | None]:
         if frame.data is None:

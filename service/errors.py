@@ -11,6 +11,7 @@
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
         ├── NotReady                    the reason; Retry-After
+        ├── Overloaded                  Retry-After, from the measured rate
         └── ShuttingDown                Retry-After
 
 What is not in the table is `internal`: a fixed sentence goes out, and the exception's own text
@@ -42,6 +43,7 @@ __all__ = [
     "MalformedRequest",
     "NotFound",
     "NotReady",
+    "Overloaded",
     "PayloadTooLarge",
     "ServiceError",
     "SettingsInvalid",
@@ -187,6 +189,16 @@ class NotReady(ServiceError):
         super().__init__(reason, headers={"Retry-After": "5"})
 
 
+class Overloaded(ServiceError):
+    """There is no room for the request now."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"The service has more work than it can do in time; try again in {retry_after_s} s.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+
+
 class ShuttingDown(ServiceError):
     """The service takes no new work."""
 
@@ -202,6 +214,7 @@ TABLE: Mapping[type[Exception], ErrorCode] = {
     MalformedRequest: ErrorCode.MALFORMED_REQUEST,
     NotFound: ErrorCode.NOT_FOUND,
     NotReady: ErrorCode.NOT_READY,
+    Overloaded: ErrorCode.OVERLOADED,
     PayloadTooLarge: ErrorCode.PAYLOAD_TOO_LARGE,
     ShuttingDown: ErrorCode.SHUTTING_DOWN,
     UnknownDevice: ErrorCode.UNKNOWN_DEVICE,

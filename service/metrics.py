@@ -3,7 +3,7 @@
 One registry per app, so that two apps in one process do not add up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -36,6 +36,23 @@ class Metrics:
             ["status"],
             registry=self._registry,
         )
+        self._dropped = Counter(
+            "endoclip_frames_dropped_total",
+            "Admitted frames and texts not worked on to the end, by the outcome of their request.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._pending = Gauge(
+            "endoclip_pending",
+            "What is admitted and not yet answered: frames (texts count as frames), bytes, pixels.",
+            ["of"],
+            registry=self._registry,
+        )
+        self._wait = Gauge(
+            "endoclip_queue_seconds",
+            "Time that what is pending will take, at the measured rate.",
+            registry=self._registry,
+        )
         self._ready = Gauge(
             "endoclip_ready", "1 when /readyz answers 200.", registry=self._registry
         )
@@ -51,6 +68,8 @@ class Metrics:
                 self._requests.labels(task, outcome)
         for status in ("scored", "abstained", "rejected"):
             self._frames.labels(status)
+        for outcome in _OUTCOMES[1:]:
+            self._dropped.labels(outcome)
 
     def name_model(self, name: str, version: str, digest: str, execution_provider: str) -> None:
         """Say which model runs."""
@@ -65,7 +84,14 @@ class Metrics:
         for status in statuses:
             self._frames.labels(status).inc()
 
-    def render(self, *, ready: bool) -> bytes:
-        """Write the exposition text."""
+    def count_dropped(self, outcome: str, frames: int) -> None:
+        """Count frames whose request ended before they were done."""
+        self._dropped.labels(outcome).inc(frames)
+
+    def render(self, *, ready: bool, pending: Mapping[str, int], wait_s: float) -> bytes:
+        """Write the exposition text, with what only the moment of asking tells."""
         self._ready.set(1 if ready else 0)
+        for kind, amount in pending.items():
+            self._pending.labels(kind).set(amount)
+        self._wait.set(wait_s)
         return generate_latest(self._registry)

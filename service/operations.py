@@ -9,11 +9,13 @@ from starlette.responses import Response
 from model_store.label_sets import MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
 from model_store.schema import to_plain
 from service import answers, jsonio
+from service.admission import Admission
 from service.engine import Engine
 from service.errors import NotReady, ShuttingDown, UnknownModel
 from service.metrics import CONTENT_TYPE_LATEST, Metrics
 from service.schemas import MAX_TEXT_CHARS, MAX_TEXTS
 from service.scoring import model_info
+from service.settings import Settings
 
 __all__ = ["router"]
 
@@ -42,7 +44,9 @@ async def metrics(request: Request) -> Response:
         ready = True
     except (NotReady, ShuttingDown):
         ready = False
-    return Response(figures.render(ready=ready), media_type=CONTENT_TYPE_LATEST)
+    admission: Admission = request.app.state.admission
+    text = figures.render(ready=ready, pending=admission.pending(), wait_s=admission.wait_s())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", response_model=answers.Models, summary="The served models")
@@ -86,9 +90,10 @@ async def devices(request: Request) -> Response:
 async def limits(request: Request) -> Response:
     """Give the limits of a request."""
     engine = _engine(request)
+    settings: Settings = request.app.state.settings
     return _json(
         {
-            "max_body_bytes": request.app.state.settings.max_body_bytes,
+            "max_body_bytes": settings.max_body_bytes,
             "max_frames": engine.form_limits.max_frames,
             "max_patients": engine.form_limits.max_patients,
             "max_frame_bytes": engine.image_limits.max_bytes,
@@ -99,6 +104,10 @@ async def limits(request: Request) -> Response:
             "max_prompts": MAX_PROMPTS,
             "max_prompt_chars": MAX_PROMPT_CHARS,
             "max_text_chars": MAX_TEXT_CHARS,
+            "max_pending_frames": settings.max_pending_frames,
+            "max_pending_bytes": settings.max_pending_bytes,
+            "max_pending_pixels": settings.max_pending_pixels,
+            "max_queue_s": settings.max_queue_s,
         }
     )
 

@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from service import jsonio
+from service.admission import Admission, Permit
 from service.answers import Embeddings, NamedTaskAnswer, ZeroShotAnswer
 from service.engine import NAMED_TASKS, Engine
 from service.errors import code_of
@@ -48,7 +50,7 @@ class Task:
     title: str
     models: RequestModels
     answer: type[Any]
-    run: Callable[[Engine, RequestIn], Awaitable[dict[str, Any]]]
+    run: Callable[[Engine, RequestIn, Permit], Awaitable[dict[str, Any]]]
 
     @property
     def name(self) -> str:
@@ -57,8 +59,8 @@ class Task:
 
 
 def _named(path: str, title: str) -> Task:
-    async def run(engine: Engine, request: RequestIn) -> dict[str, Any]:
-        return await score_named(engine, NAMED_TASKS[path], request)
+    async def run(engine: Engine, request: RequestIn, permit: Permit) -> dict[str, Any]:
+        return await score_named(engine, NAMED_TASKS[path], request, permit)
 
     return Task(path, title, NAMED_TASK, NamedTaskAnswer, run)
 
@@ -77,11 +79,11 @@ async def _answer(request: Request, task: Task) -> Response:
     metrics: Metrics = request.app.state.metrics
     try:
         document = await _document(request, task)
-    except ClientDisconnect:
-        metrics.count_request(task.name, CLIENT_GONE)
+    except ClientDisconnect as error:
+        metrics.count_request(task.name, _outcome(error))
         return Response(status_code=_CLIENT_GONE_STATUS)
     except Exception as error:
-        metrics.count_request(task.name, code_of(error).value)
+        metrics.count_request(task.name, _outcome(error))
         metrics.count_frames(frame_statuses(getattr(error, "patients", ())))
         raise
     statuses = frame_statuses(document["patients"])
@@ -96,12 +98,45 @@ async def _answer(request: Request, task: Task) -> Response:
 
 
 async def _document(request: Request, task: Task) -> dict[str, Any]:
-    # Who may ask, how much at once and until when (keys, admission, deadlines) is decided between
-    # these two lines, before a byte of the body is read.
     engine: Engine = request.app.state.engine
+    admission: Admission = request.app.state.admission
+    metrics: Metrics = request.app.state.metrics
     engine.check_ready()
-    sent = await read_request(request, task.models, engine.form_limits)
-    return await _while_connected(request, task.run(engine, sent))
+    with admission.enter(_client(request), _declared_bytes(request)) as permit:
+        sent = await read_request(_counted(request, permit), task.models, engine.form_limits)
+        await engine.admit(sent, permit)
+        try:
+            return await _while_connected(request, task.run(engine, sent, permit))
+        except Exception as error:
+            metrics.count_dropped(_outcome(error), permit.frames_left)
+            raise
+
+
+def _outcome(error: Exception) -> str:
+    return CLIENT_GONE if isinstance(error, ClientDisconnect) else code_of(error).value
+
+
+def _client(request: Request) -> str:
+    """Name whose request it is: as authentication has it, else the peer's address."""
+    named: str | None = getattr(request.state, "client", None)
+    return named or (request.client.host if request.client else "-")
+
+
+def _declared_bytes(request: Request) -> int:
+    declared = request.headers.get("content-length", "")
+    # What is no number, or absurd, is refused where the body is read.
+    return int(declared) if declared.isdecimal() and len(declared) <= 18 else 0
+
+
+def _counted(request: Request, permit: Permit) -> Request:
+    """Give the same request, its body counted while it comes in."""
+
+    async def receive() -> Message:
+        message = await request.receive()
+        permit.add_bytes(len(message.get("body", b"")))
+        return message
+
+    return Request(request.scope, receive)
 
 
 async def _while_connected(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:

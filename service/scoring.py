@@ -17,6 +17,7 @@ from model_store.errors import InvalidInput
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, heatmap
 from model_store.scoring import Decision, OperatingPoint
+from service.admission import Permit
 from service.engine import Engine, Frame, all_of
 from service.errors import AllFramesRejected
 from service.forms import FrameIn, PatientIn, RequestIn
@@ -28,13 +29,14 @@ Answer = dict[str, Any]
 _DEFAULT_POINT = "balanced"
 
 
-async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
+async def score_named(engine: Engine, task: str, request: RequestIn, permit: Permit) -> Answer:
     """Answer a named task: calibrated probabilities and decisions.
 
     Args:
         engine: the loaded bundle.
         task: name of its label set.
         request: as sent.
+        permit: the request's, with its work admitted.
 
     Returns:
         The answer, without request id.
@@ -48,9 +50,9 @@ async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
     calibration = engine.calibrations[task]
     with _pointed("/operating_point"):
         point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
-    classes = await engine.class_embeddings(label_set)
+    classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, point, request.explain)
-    patients = await scorer.patients(request.patients)
+    patients = await scorer.patients(request.patients, permit)
     return {
         **_head(engine, task, label_set),
         **_profile_info(engine, task),
@@ -59,7 +61,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn) -> Answer:
     }
 
 
-async def score_zero_shot(engine: Engine, request: RequestIn) -> Answer:
+async def score_zero_shot(engine: Engine, request: RequestIn, permit: Permit) -> Answer:
     """Answer a zero-shot request: softmax scores over the caller's labels, not calibrated.
 
     A named set that has a positive label keeps the pooling that goes with it (a label such as
@@ -73,9 +75,9 @@ async def score_zero_shot(engine: Engine, request: RequestIn) -> Answer:
     """
     label_set = _asked_set(engine, request)
     _boxes(engine, request.patients)  # before any text is encoded for a request that must fail
-    classes = await engine.class_embeddings(label_set)
+    classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, None, request.explain)
-    patients = await scorer.patients(request.patients)
+    patients = await scorer.patients(request.patients, permit)
     return {
         **_head(engine, "zero_shot", label_set),
         "label_set": label_set.name or None,
@@ -84,7 +86,7 @@ async def score_zero_shot(engine: Engine, request: RequestIn) -> Answer:
     }
 
 
-async def embed(engine: Engine, request: RequestIn) -> Answer:
+async def embed(engine: Engine, request: RequestIn, permit: Permit) -> Answer:
     """Answer a request for embeddings of frames, texts or both.
 
     Raises:
@@ -92,7 +94,7 @@ async def embed(engine: Engine, request: RequestIn) -> Answer:
         AllFramesRejected: there were frames, and none could be read.
         EncodeFailed: a graph did not run.
     """
-    outcomes = await _encode(engine, request.patients, grid=False)
+    outcomes = await _encode(engine, request.patients, permit, grid=False)
     patients = []
     for patient, frames in zip(request.patients, outcomes, strict=True):
         members = [
@@ -101,7 +103,7 @@ async def embed(engine: Engine, request: RequestIn) -> Answer:
         ]
         patients.append(_patient(patient, members, {}))
     _refuse_all_rejected(patients)
-    rows = await engine.encode_texts(request.texts) if request.texts else []
+    rows = await engine.encode_texts(request.texts, permit) if request.texts else []
     return {
         "task": "embeddings",
         "model": model_info(engine),
@@ -138,8 +140,8 @@ class _Scorer:
     point: OperatingPoint | None
     explain: bool
 
-    async def patients(self, sent: Sequence[PatientIn]) -> list[Answer]:
-        outcomes = await _encode(self.engine, sent, grid=self.explain)
+    async def patients(self, sent: Sequence[PatientIn], permit: Permit) -> list[Answer]:
+        outcomes = await _encode(self.engine, sent, permit, grid=self.explain)
         answers = [
             await self._patient(patient, frames)
             for patient, frames in zip(sent, outcomes, strict=True)
@@ -223,13 +225,12 @@ class _Scorer:
 
 
 async def _encode(
-    engine: Engine, patients: Sequence[PatientIn], *, grid: bool
+    engine: Engine, patients: Sequence[PatientIn], permit: Permit, *, grid: bool
 ) -> list[list[Frame]]:
     boxes = _boxes(engine, patients)
-    flight = engine.flight()
     flat = await all_of(
         [
-            engine.encode_frame(frame, box, flight, grid=grid)
+            engine.encode_frame(frame, box, permit, grid=grid)
             for patient, box in zip(patients, boxes, strict=True)
             for frame in patient.frames
         ]

@@ -86,6 +86,30 @@ class Settings(BaseModel):
     min_side_px: int = Field(default=64, ge=1, description="Shorter side of a frame, at least.")
     max_frames: int = Field(default=512, ge=1, description="Frames of a request, all patients.")
     max_patients: int = Field(default=64, ge=1, description="Patients of a request.")
+    max_pending_frames: int = Field(
+        default=1024,
+        ge=1,
+        description="Frames admitted and not yet answered, all requests; a text or a prompt counts "
+        "as one. Beyond it requests are `overloaded`.",
+    )
+    max_pending_bytes: int = Field(
+        default=512 * _MIB,
+        ge=1024,
+        description="Bytes of all bodies in memory; reading JSON takes up to three times as much.",
+    )
+    max_pending_pixels: int = Field(
+        default=5_000_000_000,
+        ge=4096,
+        description="Pixels of all admitted frames, by their headers. They are decoded a frame a "
+        "thread, so this bounds time, not memory.",
+    )
+    max_queue_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a request may wait for its client's earlier ones, at the "
+        "measured rate. Raising it turns refusals into waiting.",
+    )
     devices: Path | None = Field(
         default=None,
         description='JSON file of device profiles, {"name": [x0, y0, x1, y1]}: the box of the '

@@ -1,0 +1,269 @@
+"""What is let in, how long the refused are told to wait, and that nobody is shut out."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from service.admission import Admission, Bounds, Permit, ServiceRate
+from service.errors import Overloaded, PayloadTooLarge
+from service.turns import Turns
+from tests.service.conftest import Running, Serve, as_form, image, patient, problem_of
+from tests.service.test_operations import figures
+
+PNG = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
+MIB = 1024 * 1024
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admission(frames: int = 100, octets: int = MIB, pixels: int = 10**9) -> Admission:
+    return Admission(Bounds(frames, octets, pixels, 10.0), Turns(4, 2))
+
+
+def entered(stack: ExitStack, gate: Admission, client: str, frames: int, pixels: int = 0) -> Permit:
+    permit = stack.enter_context(gate.enter(client))
+    permit.admit(frames, pixels)
+    return permit
+
+
+def test_rate_is_work_per_busy_second_and_idle_time_does_not_count() -> None:
+    clock = Clock()
+    rate = ServiceRate(clock)
+    assert rate.per_second is None
+    for _ in range(3):
+        rate.busy(True)
+        for _ in range(40):
+            clock.now += 0.025
+            rate.done(1.0)
+        rate.busy(False)
+        clock.now += 3600
+    assert rate.per_second == pytest.approx(40, rel=0.01)
+
+
+def test_rate_falls_while_nothing_gets_done() -> None:
+    clock = Clock()
+    rate = ServiceRate(clock)
+    rate.busy(True)
+    for _ in range(100):
+        clock.now += 0.1
+        rate.done(1.0)
+    fast = rate.per_second
+    clock.now += 20
+    assert fast == pytest.approx(10, rel=0.01)
+    assert rate.per_second is not None
+    assert rate.per_second < 2
+
+
+def test_client_alone_may_take_all_and_with_work_here_only_what_it_leaves_free() -> None:
+    gate = admission(frames=100)
+    with ExitStack() as stack:
+        entered(stack, gate, "a", 100)
+        with pytest.raises(Overloaded):
+            entered(stack, gate, "b", 1)
+    assert gate.pending() == {"frames": 0, "bytes": 0, "pixels": 0}
+    with ExitStack() as stack:
+        for _ in range(50):
+            entered(stack, gate, "a", 1)
+        with pytest.raises(Overloaded):
+            entered(stack, gate, "a", 1)
+        entered(stack, gate, "b", 50)
+
+
+def test_clients_that_flood_leave_room_for_the_next() -> None:
+    gate = admission(frames=120)
+    with ExitStack() as stack:
+        held = dict.fromkeys("abc", 0)
+        for _ in range(120):
+            for client in held:
+                with contextlib.suppress(Overloaded):
+                    entered(stack, gate, client, 1)
+                    held[client] += 1
+        assert all(count <= 60 for count in held.values())
+        entered(stack, gate, "new", 120 - sum(held.values()))
+        assert sum(held.values()) < 120
+
+
+def test_wait_behind_ones_own_work_is_bounded_with_others_turns_counted_in() -> None:
+    clock = Clock()
+    gate = Admission(Bounds(10**6, MIB, 10**9, 10.0), Turns(4, 2), clock)
+    with ExitStack() as stack:
+        permit = entered(stack, gate, "a", 300)
+        measure(gate, permit, clock, frames=200, each_s=0.1)
+        with gate.enter("a"):  # 100 ahead at 10 a second
+            pass
+        entered(stack, gate, "a", 1)
+        with pytest.raises(Overloaded) as refused, gate.enter("a"):
+            pass
+        assert refused.value.headers["Retry-After"] == "1"
+        entered(stack, gate, "b", 1000)  # has nothing ahead of its own
+        with pytest.raises(Overloaded) as refused, gate.enter("a"):
+            pass
+        assert refused.value.headers["Retry-After"] == "11"
+        assert gate.wait_s() == pytest.approx(110, rel=0.01)
+
+
+def measure(gate: Admission, permit: Permit, clock: Clock, frames: int, each_s: float) -> None:
+    async def work() -> None:
+        for _ in range(frames):
+            async with permit.turn():
+                clock.now += each_s
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["frames", "bytes", "pixels"])
+def test_each_kind_is_bounded_and_what_is_alone_over_a_bound_is_too_large(kind: str) -> None:
+    gate = Admission(Bounds(100, 100, 100, 10.0), Turns(4, 2))
+
+    def ask(permit: Permit, amount: int) -> None:
+        if kind == "bytes":
+            permit.add_bytes(amount)
+        else:
+            permit.admit(amount, 1) if kind == "frames" else permit.admit(1, amount)
+
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(gate.enter(client)) for client in "ab")
+        with pytest.raises(PayloadTooLarge, match=f"100 {kind}"):
+            ask(first, 101)
+        assert gate.pending()[kind] == 0
+        ask(first, 60)
+        with pytest.raises(Overloaded):
+            ask(second, 41)
+        ask(second, 40)
+        assert gate.pending()[kind] == 100
+
+
+def test_declared_length_must_be_free_but_is_not_held() -> None:
+    gate = admission(octets=1000)
+    with gate.enter("a", 900), gate.enter("b", 900):
+        assert gate.pending()["bytes"] == 0
+    with gate.enter("a", 900) as permit:
+        permit.add_bytes(900)
+        with pytest.raises(Overloaded), gate.enter("b", 200):
+            pass
+
+
+def slow(serve: Serve, **settings: object) -> contextlib.AbstractContextManager[Running]:
+    """A service whose one decode thread has much to do with each frame of `heavy`."""
+    return serve(**({"decode_threads": 1, "max_batch": 1} | settings))
+
+
+def heavy() -> bytes:
+    return image(size=(1200, 1200))
+
+
+@contextlib.contextmanager
+def flooded(up: Running, requests: int, frames: int, address: str) -> Iterator[list[int]]:
+    """Keep so many requests under way from an address of its own; gives the statuses so far."""
+    statuses: list[int] = []
+    over = threading.Event()
+    body = as_form([heavy()] * frames)
+
+    def send() -> None:
+        transport = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(base_url=up.client.base_url, timeout=60, transport=transport) as client:
+            while not over.is_set():
+                statuses.append(client.post("/v1/malignancy", **body).status_code)
+
+    with ThreadPoolExecutor(requests) as pool:
+        for _ in range(requests):
+            pool.submit(send)
+        try:
+            until = time.monotonic() + 10
+            while not figures(up.client)[("endoclip_pending", "frames")] > frames:
+                assert time.monotonic() < until
+            yield statuses
+        finally:
+            over.set()
+
+
+def test_over_the_bound_every_form_is_refused_at_once_with_a_time_to_come_back(
+    serve: Serve,
+) -> None:
+    with (
+        slow(serve, max_pending_frames=15) as up,
+        flooded(up, 3, 5, "127.0.0.2") as statuses,
+    ):
+        began, refused = time.monotonic(), 0
+        while refused < 3 and time.monotonic() < began + 60:
+            for body in (
+                as_form([image()] * 13),
+                {"json": {"patients": [patient(*[image()] * 13)]}},
+                {"json": {"texts": ["red"] * 13}},
+            ):
+                asked = time.monotonic()
+                task = "embeddings" if "texts" in str(body)[:30] else "malignancy"
+                answer = up.client.post(f"/v1/{task}", **body)
+                if answer.status_code == 503:
+                    problem_of(answer, 503, "overloaded")
+                    assert 1 <= int(answer.headers["retry-after"]) <= 60
+                    assert time.monotonic() - asked < 1
+                    refused += 1
+        assert refused >= 3
+    assert 500 not in statuses
+    assert 200 in statuses
+
+
+def test_single_image_is_refused_before_its_body_when_nothing_is_free(serve: Serve) -> None:
+    with slow(serve, max_pending_bytes=300_000) as up:
+        head = (
+            "POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            "Content-Length: 250000\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", up.port), timeout=10) as holder:
+            holder.sendall(head.encode() + bytes(200_000))
+            until = time.monotonic() + 10
+            while figures(up.client)[("endoclip_pending", "bytes")] < 200_000:
+                assert time.monotonic() < until
+            with socket.create_connection(("127.0.0.1", up.port), timeout=10) as second:
+                second.sendall(head.encode())
+                answer = second.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"overloaded"' in answer
+        while figures(up.client)[("endoclip_pending", "bytes")]:
+            assert time.monotonic() < until
+
+
+def test_flooding_client_does_not_starve_another(serve: Serve) -> None:
+    with slow(serve) as up, flooded(up, 5, 8, "127.0.0.2"):
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            answer = up.client.post("/v1/malignancy", content=image(), headers=PNG)
+            took.append(time.monotonic() - began)
+            assert answer.status_code == 200
+        ahead = figures(up.client)[("endoclip_pending", "frames")]
+        one = time.monotonic()
+        up.client.post("/v1/malignancy", content=heavy(), headers=PNG)
+        one = time.monotonic() - one
+    # In one queue for all, dozens of heavy frames would stand before it.
+    assert ahead > 20
+    assert sorted(took)[2] < max(6 * one, 0.5)
+
+
+def test_text_alone_is_counted_and_bounded(serve: Serve) -> None:
+    with serve(max_pending_frames=10) as up:
+        answer = up.client.post("/v1/embeddings", json={"texts": ["red"] * 11})
+        assert problem_of(answer, 413, "payload_too_large")["detail"].startswith("A request may")
+        assert up.client.post("/v1/embeddings", json={"texts": ["red"] * 10}).status_code == 200
+        labels = [{"label": f"l{n}", "prompts": ["red"] * 5} for n in range(2)]
+        document = {"labels": labels, "patients": [patient(image())]}
+        refused = up.client.post("/v1/zero-shot", content=json.dumps(document), headers=JSON)
+        problem_of(refused, 413, "payload_too_large")
+        assert figures(up.client)[("endoclip_pending", "frames")] == 0

@@ -1,0 +1,138 @@
+"""Whose frame goes next, decided without a clock: turns are given back by hand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from service.turns import Turn, Turns
+
+
+def run(scene: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await scene()
+
+    asyncio.run(bounded())
+
+
+class Line:
+    """Takes turns under names, and notes the order in which they were given."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.given: list[str] = []
+        self._out: list[Turn] = []
+
+    async def wait(self, name: str, client: str, due: float) -> None:
+        turn = await self._turns.take(client, due)
+        self.given.append(name)
+        self._out.append(turn)
+
+    async def give_back(self, number: int = 1) -> None:
+        for _ in range(number):
+            with self._out.pop(0) as turn:
+                turn.prepared()
+            await settle()
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def queued(line: Line, *wanted: tuple[str, str, float]) -> list["asyncio.Task[None]"]:
+    tasks = [asyncio.ensure_future(line.wait(*one)) for one in wanted]
+    await settle()
+    return tasks
+
+
+def test_free_turn_is_given_at_once_and_no_more_than_there_are() -> None:
+    async def scene() -> None:
+        line = Line(Turns(2, 2))
+        tasks = await queued(line, *((f"a{n}", "a", n) for n in range(4)))
+        assert line.given == ["a0", "a1"]
+        await line.give_back(4)
+        assert line.given == ["a0", "a1", "a2", "a3"]
+        await asyncio.gather(*tasks)
+
+    run(scene)
+
+
+def test_clients_are_served_in_rotation_however_much_one_sends() -> None:
+    async def scene() -> None:
+        line = Line(Turns(1, 1))
+        flood = [(f"a{n}", "a", float(n)) for n in range(50)]
+        await queued(line, *flood)
+        await queued(line, ("b0", "b", 99.0), ("b1", "b", 99.0), ("c0", "c", 99.0))
+        await line.give_back(7)
+        assert line.given == ["a0", "a1", "b0", "c0", "a2", "b1", "a3", "a4"]
+        await line.give_back(46)
+
+    run(scene)
+
+
+def test_of_one_client_the_piece_that_is_due_first_goes_first() -> None:
+    async def scene() -> None:
+        line = Line(Turns(1, 1))
+        exam = [(f"exam{n}", "a", 0.1 * n) for n in range(6)]
+        await queued(line, *exam)
+        await queued(line, ("single", "a", 0.25))
+        await line.give_back(6)
+        assert line.given == ["exam0", "exam1", "exam2", "single", "exam3", "exam4", "exam5"]
+        await line.give_back()
+
+    run(scene)
+
+
+def test_no_more_are_preparing_than_there_are_hands() -> None:
+    async def scene() -> None:
+        turns = Turns(4, 1)
+        first = await turns.take("a", 0)
+        second = asyncio.ensure_future(turns.take("a", 1))
+        await settle()
+        assert not second.done()
+        first.prepared()
+        first.prepared()  # saying it twice gives no second pair of hands
+        third = asyncio.ensure_future(turns.take("a", 2))
+        await settle()
+        assert second.done()
+        assert not third.done()
+        with first, await second:
+            pass
+        with await third:
+            pass
+
+    run(scene)
+
+
+def test_who_left_costs_no_turn_whether_waiting_or_just_served() -> None:
+    async def scene() -> None:
+        turns = Turns(1, 1)
+        first = await turns.take("a", 0)
+        left, served, last = (asyncio.ensure_future(turns.take("a", n)) for n in (1, 2, 3))
+        await settle()
+        left.cancel()
+        await settle()
+        with first:
+            pass
+        served.cancel()  # its turn is given, but it has not run since
+        with await last:
+            assert left.cancelled()
+        assert served.cancelled()
+        with await turns.take("b", 0):
+            pass
+
+    run(scene)
+
+
+def test_piece_that_fails_gives_its_turn_back() -> None:
+    async def scene() -> None:
+        turns = Turns(1, 1)
+        try:
+            with await turns.take("a", 0):
+                raise KeyError
+        except KeyError:
+            pass
+        with await turns.take("a", 0):
+            pass
+
+    run(scene)
