@@ -55,9 +55,10 @@ def configure(app: FastAPI) -> uvicorn.Config:
     """Say how uvicorn is to serve the app; its access log is off, for it holds query strings."""
     # Whatever handlers stand around it: `access_log=False` alone only takes its own away.
     logging.getLogger("uvicorn.access").disabled = True
+    patience = {"patience_s": app.state.settings.client_patience_s}
     return uvicorn.Config(
         app,
-        http=HttpProtocol,
+        http=type("Connection", (HttpProtocol,), patience),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -8,6 +8,8 @@
         │   └── UnknownModel
         ├── PayloadTooLarge             body, frames or patients over a limit
         ├── UnsupportedMediaType
+        ├── ClientTooSlow               head or body of a request lags behind
+        ├── DeadlineExceeded            X-Deadline-Ms ran out
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
         ├── NotReady                    the reason; Retry-After
@@ -37,6 +39,8 @@ __all__ = [
     "STATUS",
     "TABLE",
     "AllFramesRejected",
+    "ClientTooSlow",
+    "DeadlineExceeded",
     "ErrorCode",
     "Fault",
     "InvalidRequest",
@@ -182,6 +186,20 @@ class AllFramesRejected(InvalidRequest):
         return {"patients": self.patients}
 
 
+class ClientTooSlow(ServiceError):
+    """A request comes in more slowly than the service waits for."""
+
+    def __init__(self) -> None:
+        super().__init__("The request comes in too slowly; send it again over a faster connection.")
+
+
+class DeadlineExceeded(ServiceError):
+    """The request's own deadline ran out; what was left of its work is dropped."""
+
+    def __init__(self) -> None:
+        super().__init__("The answer was not ready within X-Deadline-Ms.")
+
+
 class NotReady(ServiceError):
     """The service runs but must not answer yet, or not any more."""
 
@@ -208,6 +226,8 @@ class ShuttingDown(ServiceError):
 
 TABLE: Mapping[type[Exception], ErrorCode] = {
     AllFramesRejected: ErrorCode.ALL_FRAMES_REJECTED,
+    ClientTooSlow: ErrorCode.CLIENT_TOO_SLOW,
+    DeadlineExceeded: ErrorCode.DEADLINE_EXCEEDED,
     EncodeFailed: ErrorCode.INTERNAL,
     InvalidRequest: ErrorCode.INVALID_REQUEST,
     LabelSetInvalid: ErrorCode.INVALID_REQUEST,

@@ -14,13 +14,14 @@ from pydantic.json_schema import models_json_schema
 from service.answers import Problem
 from service.errors import STATUS
 from service.forms import IMAGE_TYPES
+from service.intake import DEADLINE_HEADER, LONGEST_DEADLINE_MS
 from service.middleware import PROBLEM_TYPE
 from service.routes import TASKS, Task
 
 __all__ = ["describe"]
 
 _REF = "#/components/schemas/{model}"
-_SCORING_ERRORS = (400, 404, 413, 415, 422, 500, 503)
+_SCORING_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503, 504)
 _HEADERS = {
     404: {
         "Allow": {
@@ -92,7 +93,7 @@ def _operation(task: Task) -> dict[str, Any]:
             "repeated parts `frames` and the options in `request`; one image as the body, with "
             "the options in the query."
         ),
-        "parameters": [*_query(task), _request_id()],
+        "parameters": [*_query(task), _request_id(), _deadline()],
         "requestBody": {"required": True, "content": content},
         "responses": responses,
     }
@@ -145,6 +146,16 @@ def _request_id() -> dict[str, Any]:
         "required": False,
         "description": "Echoed; one is made where it is missing or not of this pattern.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    }
+
+
+def _deadline() -> dict[str, Any]:
+    return {
+        "name": DEADLINE_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "From the first byte of the request; what is not done by then is dropped.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_DEADLINE_MS},
     }
 
 

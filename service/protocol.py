@@ -1,11 +1,15 @@
-"""What is no HTTP at all is answered like every other error: the problem document, with an id.
+"""What HTTP itself asks of a connection: when a request began, and what is none.
 
-uvicorn's parser refuses such requests (a bad or second Content-Length, a missing Host, a broken
-chunk, garbage) before the app sees them, and would answer with plain text.
+uvicorn's parser refuses what is no HTTP (a bad or second Content-Length, a missing Host, a broken
+chunk, garbage) before the app sees it, and would answer with plain text; here it is answered like
+every other error, with the problem document and an id. A head that never ends, for which uvicorn
+would wait for ever, is 408.
 """
 
+import asyncio
 import logging
 import secrets
+from http import HTTPStatus
 from typing import cast
 
 import h11
@@ -13,7 +17,8 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import jsonio
-from service.errors import MalformedRequest, problem
+from service.errors import ClientTooSlow, MalformedRequest, ServiceError, problem
+from service.intake import BEGAN
 from service.middleware import LINGER_S, PROBLEM_TYPE, fixed_headers, request_id_of
 
 __all__ = ["HttpProtocol"]
@@ -22,23 +27,75 @@ _logger = logging.getLogger(__name__)
 
 
 class HttpProtocol(H11Protocol):
-    """One connection; `python -m service` hands it to uvicorn."""
+    """One connection; `python -m service` hands it to uvicorn.
 
+    Attributes:
+        patience_s: how long the head of a request may take; `configure` sets it on a subclass.
+    """
+
+    patience_s = 20.0
     _refused = False
+    _head_begun = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        # Its own copy; each request's scope is given a copy of it in turn.
+        self.app_state = dict(self.app_state)
+        self._head_timer = self.loop.call_later(self.patience_s, self._refuse_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._end_head()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; those that follow a refusal are dropped."""
-        if not self._refused:
-            super().data_received(data)
+        if self._refused:
+            return
+        if self._between_requests() and not self._head_begun:
+            self._head_begun = True
+            self.app_state[BEGAN] = self.loop.time()
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.patience_s, self._refuse_slow_head)
+        super().data_received(data)
+        if not self._between_requests():
+            self._end_head()
+
+    def on_response_complete(self) -> None:
+        """Go on to a request that came in behind this one: it waited until now."""
+        self.app_state[BEGAN] = self.loop.time()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused, and close."""
+        self._refuse(MalformedRequest(msg))
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end_head(self) -> None:
+        self._head_begun = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_slow_head(self) -> None:
+        if self._head_begun:
+            self._refuse(ClientTooSlow())
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ServiceError) -> None:
         self._refused = True
+        self._end_head()
         request_id = self._drop_request() or secrets.token_hex(16)
-        _logger.info("request method=- route=- status=400 request_id=%s", request_id)
+        status, document, _ = problem(error, request_id)
+        _logger.info("request method=- route=- status=%d request_id=%s", status, request_id)
         # An answer that has begun ends here; no second one can follow it.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send_problem(MalformedRequest(msg), request_id)
+            self._send_problem(status, jsonio.write(document), request_id)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         # Closing with unread bytes resets the connection, and the reset may overtake the answer.
@@ -53,9 +110,7 @@ class HttpProtocol(H11Protocol):
         self.cycle.message_event.set()
         return request_id_of(cast(Scope, self.scope))
 
-    def _send_problem(self, error: MalformedRequest, request_id: str) -> None:
-        status, document, _ = problem(error, request_id)
-        body = jsonio.write(document)
+    def _send_problem(self, status: int, body: bytes, request_id: str) -> None:
         headers = [
             *self.server_state.default_headers,
             (b"content-type", PROBLEM_TYPE.encode()),
@@ -63,6 +118,7 @@ class HttpProtocol(H11Protocol):
             (b"connection", b"close"),
             *((name.encode(), value.encode()) for name, value in fixed_headers(request_id).items()),
         ]
-        response = h11.Response(status_code=status, headers=headers, reason=b"Bad Request")
+        reason = HTTPStatus(status).phrase.encode()
+        response = h11.Response(status_code=status, headers=headers, reason=reason)
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")

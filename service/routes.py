@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from service import jsonio
 from service.admission import Admission, Permit
@@ -24,6 +23,7 @@ from service.forms import (
     RequestModels,
     read_request,
 )
+from service.intake import client_of, counted, deadline, declared_bytes
 from service.metrics import CLIENT_GONE, Metrics
 from service.scoring import embed, frame_statuses, score_named, score_zero_shot
 
@@ -98,15 +98,18 @@ async def _answer(request: Request, task: Task) -> Response:
 
 
 async def _document(request: Request, task: Task) -> dict[str, Any]:
-    engine: Engine = request.app.state.engine
-    admission: Admission = request.app.state.admission
-    metrics: Metrics = request.app.state.metrics
+    state = request.app.state
+    engine: Engine = state.engine
+    admission: Admission = state.admission
+    metrics: Metrics = state.metrics
     engine.check_ready()
-    with admission.enter(_client(request), _declared_bytes(request)) as permit:
-        sent = await read_request(_counted(request, permit), task.models, engine.form_limits)
-        await engine.admit(sent, permit)
+    with admission.enter(client_of(request), declared_bytes(request)) as permit:
         try:
-            return await _while_connected(request, task.run(engine, sent, permit))
+            async with deadline(request):
+                incoming = counted(request, permit, state.settings.client_patience_s)
+                sent = await read_request(incoming, task.models, engine.form_limits)
+                await engine.admit(sent, permit)
+                return await _while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)
             raise
@@ -114,29 +117,6 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
 
 def _outcome(error: Exception) -> str:
     return CLIENT_GONE if isinstance(error, ClientDisconnect) else code_of(error).value
-
-
-def _client(request: Request) -> str:
-    """Name whose request it is: as authentication has it, else the peer's address."""
-    named: str | None = getattr(request.state, "client", None)
-    return named or (request.client.host if request.client else "-")
-
-
-def _declared_bytes(request: Request) -> int:
-    declared = request.headers.get("content-length", "")
-    # What is no number, or absurd, is refused where the body is read.
-    return int(declared) if declared.isdecimal() and len(declared) <= 18 else 0
-
-
-def _counted(request: Request, permit: Permit) -> Request:
-    """Give the same request, its body counted while it comes in."""
-
-    async def receive() -> Message:
-        message = await request.receive()
-        permit.add_bytes(len(message.get("body", b"")))
-        return message
-
-    return Request(request.scope, receive)
 
 
 async def _while_connected(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:

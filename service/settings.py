@@ -103,6 +103,13 @@ class Settings(BaseModel):
         description="Pixels of all admitted frames, by their headers. They are decoded a frame a "
         "thread, so this bounds time, not memory.",
     )
+    client_patience_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a client may take for the head of a request, or lag behind "
+        "32 KiB a second with its body. Raising it lets slow clients hold what they sent.",
+    )
     max_queue_s: float = Field(
         default=10.0,
         gt=0,

@@ -233,7 +233,7 @@ def test_single_image_is_refused_before_its_body_when_nothing_is_free(serve: Ser
                 assert time.monotonic() < until
             with socket.create_connection(("127.0.0.1", up.port), timeout=10) as second:
                 second.sendall(head.encode())
-                answer = second.recv(65536)
+                answer = b"".join(iter(lambda: second.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b'"code":"overloaded"' in answer
         while figures(up.client)[("endoclip_pending", "bytes")]:
