@@ -222,12 +222,14 @@ def _parser() -> argparse.ArgumentParser:
     from training.prompts.command import add_command as add_prompts
     from training.report.command import add_command
     from training.scoring.command import add_command as add_score
+    from training.supervised.command import add_command as add_supervised
 
     add_fewshot(commands)
     add_command(commands)
     add_score(commands)
     add_benchmark(commands)
     add_prompts(commands)
+    add_supervised(commands)
     return parser
 
 
