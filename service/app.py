@@ -16,7 +16,7 @@ from model_store.cores import usable_cores
 from service import __version__, operations, routes
 from service.admission import Admission, Bounds
 from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
-from service.engine import Engine
+from service.engine import NAMED_TASKS, OPERATING_POINTS, Engine
 from service.errors import (
     InvalidRequest,
     MalformedRequest,
@@ -27,6 +27,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.middleware import RequestEnvelope
 from service.openapi import describe
+from service.scoring import model_info
 from service.settings import Settings
 from service.turns import Turns
 
@@ -49,7 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
         BundleError: the bundle cannot be served.
         SettingsInvalid: the device profiles or the site profile cannot be read.
     """
-    engine = Engine(settings)
+    metrics = Metrics(task.name for task in routes.TASKS)
+    engine = Engine(settings, metrics)
     app = FastAPI(
         title="Endo-CLIP",
         version=__version__,
@@ -68,8 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = engine
     app.state.settings = settings
     app.state.admission = _admission(settings)
-    app.state.metrics = Metrics(task.name for task in routes.TASKS)
-    app.state.metrics.name_model(**_model_labels(engine))
+    app.state.metrics = metrics
+    metrics.name_model(**model_info(engine))
+    metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
     app.include_router(operations.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
@@ -144,13 +147,3 @@ def _admission(settings: Settings) -> Admission:
     # One batch runs, the next gathers, and every decode thread has a frame.
     at_once = 2 * settings.max_batch + settings.decode_threads
     return Admission(bounds, Turns(at_once, settings.decode_threads))
-
-
-def _model_labels(engine: Engine) -> dict[str, str]:
-    manifest = engine.bundle.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": engine.bundle.digest,
-        "execution_provider": engine.encoder.provider,
-    }

@@ -9,8 +9,9 @@ front of another, and decoded pixels do not pile up.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from model_store.errors import (
     EndoClipError,
     ImageCode,
     ImageRejected,
+    SelfTestFailed,
     UnknownDevice,
 )
 from model_store.images import ImageLimits, Pixels, count_pixels, decode
@@ -36,9 +38,10 @@ from service.admission import Permit
 from service.batching import Lane, MicroBatcher
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
+from service.metrics import Metrics, Phase
 from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
 
-__all__ = ["NAMED_TASKS", "Engine", "Frame", "all_of"]
+__all__ = ["NAMED_TASKS", "OPERATING_POINTS", "Engine", "Frame", "all_of"]
 
 T = TypeVar("T")
 # Path of the endpoint → label set of the bundle that it answers with.
@@ -46,7 +49,7 @@ NAMED_TASKS: Mapping[str, str] = {
     "polyp-detection": "polyp_detection",
     "malignancy": "malignancy",
 }
-_POINTS = ("balanced", "sensitivity_first", "specificity_first")
+OPERATING_POINTS = ("balanced", "sensitivity_first", "specificity_first")
 _CACHED_SETS = 64
 _logger = logging.getLogger(__name__)
 
@@ -71,13 +74,18 @@ class Frame:
 class Engine:
     """One bundle, ready to score; shared by all requests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         """Open the bundle, verified, and its graphs; no thread is started yet.
+
+        Args:
+            settings: from `read_settings`.
+            metrics: told the time of each phase, the batches and the canaries.
 
         Raises:
             BundleError: the bundle cannot be served, or the site profile does not belong to it.
             SettingsInvalid: the device profiles or the site profile cannot be read.
         """
+        self._metrics = metrics
         self.devices = read_devices(settings.devices)
         self.site_profile = read_site_profile(settings.site_profile)
         self.bundle = Bundle.open(settings.bundle or newest_bundle())
@@ -100,8 +108,8 @@ class Engine:
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._batcher = MicroBatcher(
             {
-                "frames": Lane(self._encode_frames, settings.max_batch),
-                "grids": Lane(self._encode_grids, settings.max_batch),
+                "frames": Lane(self._timed(self._encode_frames), settings.max_batch),
+                "grids": Lane(self._timed(self._encode_grids), settings.max_batch),
                 "texts": Lane(self._encode_texts, settings.max_batch),
                 # One at a time: a pair of labels may have 32 prompts.
                 "labels": Lane(self._encode_labels, 1),
@@ -116,11 +124,14 @@ class Engine:
         try:
             self._batcher.start()
             report = self_test(self.encoder)
+            self._metrics.show_canaries(report.max_difference, report.tolerance)
         # Whatever it is: a service that is up and says why it is not ready can be looked into.
         except Exception as error:
             reason = str(error) if isinstance(error, EndoClipError) else type(error).__name__
             self._not_ready = f"The self-test failed: {reason}"
             _logger.error("self_test=failed reason=%s", reason)
+            if isinstance(error, SelfTestFailed):
+                self._metrics.show_canaries(error.difference, error.tolerance)
             return
         self._not_ready = ""
         _logger.info(
@@ -191,19 +202,22 @@ class Engine:
             EncodeFailed: the graph did not run.
             ShuttingDown: the worker takes no more.
         """
+        since = time.perf_counter()
         async with permit.turn() as turn:
             loop = asyncio.get_running_loop()
             try:
-                pixels, reason = await loop.run_in_executor(self._pool, self._read, frame, box)
+                pixels, reason = await loop.run_in_executor(
+                    self._pool, self._read, frame, box, since
+                )
             except ImageRejected as error:
                 return Frame(rejected=error)
             turn.prepared()
             if reason is not None:
                 return Frame(abstained=reason)
             if grid:
-                embedding, places = await self._submit("grids", pixels)
+                embedding, places = await self._submit("grids", (time.perf_counter(), pixels))
                 return Frame(embedding=embedding, grid=places)
-            return Frame(embedding=await self._submit("frames", pixels))
+            return Frame(embedding=await self._submit("frames", (time.perf_counter(), pixels)))
 
     async def encode_texts(self, texts: Sequence[str], permit: Permit) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
@@ -238,9 +252,10 @@ class Engine:
         """Score one patient from the embeddings of its scored frames, at least one."""
         calibration = self.calibrations.get(label_set.name) if calibrated else None
         arguments = (self.encoder, label_set, classes, calibration, np.stack(embeddings))
-        if len(embeddings) == 1:  # a few small products; a thread hop would cost more
-            return score_patient(*arguments)
-        return await asyncio.to_thread(score_patient, *arguments)
+        with self._metrics.timed(Phase.UNIFY):
+            if len(embeddings) == 1:  # a few small products; a thread hop would cost more
+                return score_patient(*arguments)
+            return await asyncio.to_thread(score_patient, *arguments)
 
     async def _in_turn(self, kind: str, value: Any, permit: Permit, frames: int) -> Any:
         async with permit.turn(frames) as turn:
@@ -254,15 +269,32 @@ class Engine:
         datas = (bytes(frame.data) for frame in frames if frame.data is not None)
         return sum(count_pixels(data, self.image_limits) for data in datas)
 
-    def _read(self, frame: FrameIn, box: Box) -> tuple[Pixels, AbstainReason | None]:
+    def _read(self, frame: FrameIn, box: Box, since: float) -> tuple[Pixels, AbstainReason | None]:
+        self._metrics.observe(Phase.TURN, time.perf_counter() - since)
         if frame.data is None:
             limit = self.image_limits.max_bytes
             raise ImageRejected(
                 ImageCode.TOO_MANY_BYTES, f"expected at most {limit} bytes; found {frame.length}"
             )
         contract = self.bundle.manifest.input
-        pixels = decode(bytes(frame.data), contract, limits=self.image_limits, crop=box)
-        return pixels, assess(pixels, self._quality)
+        with self._metrics.timed(Phase.DECODE):
+            pixels = decode(bytes(frame.data), contract, limits=self.image_limits, crop=box)
+            return pixels, assess(pixels, self._quality)
+
+    def _timed(
+        self, run: Callable[[Sequence[Pixels]], Sequence[Any]]
+    ) -> Callable[[Sequence[tuple[float, Pixels]]], Sequence[Any]]:
+        """Time the run of a batch, and its frames' wait: each comes with when it was ready."""
+
+        def timed(waited: Sequence[tuple[float, Pixels]]) -> Sequence[Any]:
+            now = time.perf_counter()
+            for since, _ in waited:
+                self._metrics.observe(Phase.QUEUE, now - since)
+            self._metrics.count_batch(len(waited))
+            with self._metrics.timed(Phase.ENCODE):
+                return run([pixels for _, pixels in waited])
+
+        return timed
 
     def _encode_frames(self, pixels: Sequence[Pixels]) -> Sequence[Floats]:
         return list(self.encoder.encode_images(np.stack(pixels)))
@@ -271,10 +303,12 @@ class Engine:
         return list(zip(*self.encoder.encode_images_with_grid(np.stack(pixels)), strict=True))
 
     def _encode_texts(self, texts: Sequence[str]) -> Sequence[Floats]:
-        return list(self.encoder.encode_texts(texts))
+        with self._metrics.timed(Phase.TEXT):
+            return list(self.encoder.encode_texts(texts))
 
     def _encode_labels(self, label_sets: Sequence[LabelSet]) -> Sequence[npt.NDArray[np.float32]]:
-        return [self.encoder.class_embeddings(label_set) for label_set in label_sets]
+        with self._metrics.timed(Phase.TEXT):
+            return [self.encoder.class_embeddings(label_set) for label_set in label_sets]
 
 
 async def all_of(steps: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -304,9 +338,9 @@ def _check_named_tasks(bundle: Bundle) -> None:
             raise BundleCorrupt(
                 "label_sets.json, calibration.json", f"{name}, with a positive label", "none"
             )
-        if set(calibration.operating_points) != set(_POINTS):
+        if set(calibration.operating_points) != set(OPERATING_POINTS):
             raise BundleCorrupt(
                 f"calibration.json: /{name}/operating_points",
-                ", ".join(_POINTS),
+                ", ".join(OPERATING_POINTS),
                 ", ".join(calibration.operating_points) or "none",
             )

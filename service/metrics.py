@@ -1,97 +1,254 @@
-"""Figures for Prometheus: what was asked, how it ended, what became of the frames, which model.
+"""Figures for Prometheus: requests, frames, phases, decisions, the model, the process, the GPU.
 
-One registry per app, so that two apps in one process do not add up.
+One registry per app, so that two apps in one process do not add up. Every label value is from a
+closed list and every series is there from the start, with 0: a counter that is absent until its
+first event hides that event from `rate()`. What each figure means is in docs/metrics.md.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client import generate_latest as write_text
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from model_store.cores import usable_cores
+from model_store.errors import ImageCode
+from model_store.quality import AbstainReason
 from service import __version__
 from service.errors import TABLE, ErrorCode
+from service.gpu import GpuCollector
 
-__all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics"]
+__all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics", "Phase"]
 
 CLIENT_GONE = "client_gone"
 # Those of the table that a task cannot end with: they are about paths.
 _OF_PATHS = {ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_MODEL}
 _OUTCOMES = ("ok", CLIENT_GONE, *sorted(code.value for code in set(TABLE.values()) - _OF_PATHS))
+_REASONS = {
+    "scored": ("",),
+    "abstained": tuple(reason.value for reason in AbstainReason),
+    "rejected": tuple(code.value for code in ImageCode),
+}
+_DECISIONS = ("positive", "negative", "abstained")
+# Prometheus interpolates inside a bucket: edges stand on the limits of real time, 77 ms and 120 ms,
+# so that the share above them is exact.
+_SECONDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.077, 0.1, 0.12, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_PROBABILITY = tuple(edge / 10 for edge in range(1, 11))
+
+
+class Phase(StrEnum):
+    """What a request's time goes into."""
+
+    RECEIVE = "receive"
+    """Reading a body and taking it apart, once a request."""
+    TURN = "turn"
+    """A frame's wait for its turn and for a decode thread."""
+    DECODE = "decode"
+    """Decoding, resizing and judging a frame."""
+    QUEUE = "queue"
+    """A decoded frame's wait for the encode worker."""
+    ENCODE = "encode"
+    """One run of the image tower, for a batch of frames."""
+    TEXT = "text"
+    """One run of the text tower, for a batch of texts or the prompts of two labels."""
+    UNIFY = "unify"
+    """Scoring a patient from its frames' embeddings."""
+    RESPOND = "respond"
+    """Writing an answer's JSON."""
 
 
 class Metrics:
-    """The app's counters; every label value is from a closed list, never from a request."""
+    """The app's figures."""
 
     def __init__(self, tasks: Iterable[str]) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "endoclip_requests_total",
-            "Requests for a task, by outcome: ok, client_gone or the error code.",
-            ["task", "outcome"],
-            registry=self._registry,
+        """Begin at 0.
+
+        Args:
+            tasks: names of all tasks.
+        """
+        disable_created_metrics()  # a second series beside each, with the time of its making
+        registry = self._registry = CollectorRegistry()
+        self._default_device = ""
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"endoclip_{name}_total", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"endoclip_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, edges: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"endoclip_{name}", text, labels, buckets=edges, registry=registry)
+
+        self._requests = counter(
+            "requests", "Requests: ok, client_gone or the error code.", "task", "outcome"
         )
-        self._frames = Counter(
-            "endoclip_frames_total",
-            "Frames answered, by status: scored, abstained, rejected.",
-            ["status"],
-            registry=self._registry,
+        self._request_seconds = histogram(
+            "request_seconds", "Time from a request's head to its answer's.", _SECONDS, "task"
         )
-        self._dropped = Counter(
-            "endoclip_frames_dropped_total",
-            "Admitted frames and texts not worked on to the end, by the outcome of their request.",
-            ["outcome"],
-            registry=self._registry,
+        self._frames = counter("frames", "Frames answered.", "status", "reason")
+        self._dropped = counter(
+            "frames_dropped", "Admitted frames and texts left undone.", "outcome"
         )
-        self._pending = Gauge(
-            "endoclip_pending",
-            "What is admitted and not yet answered: frames (texts count as frames), bytes, pixels.",
-            ["of"],
-            registry=self._registry,
+        self._phases = histogram("phase_seconds", "Time by phase of the work.", _SECONDS, "phase")
+        self._batch = histogram("batch_frames", "Frames of one graph run.", _BATCH)
+        self._pending = {
+            of: gauge(f"pending_{of}", f"Admitted and not yet answered: {of}.")
+            for of in ("frames", "bytes", "pixels")
+        }
+        self._wait = gauge("queue_seconds", "Time that what is pending will take.")
+        by_decision = ("task", "operating_point", "device", "decision")
+        self._patients = counter("patient_decisions", "Patients decided.", *by_decision)
+        self._decisions = counter("frame_decisions", "Scored frames decided.", *by_decision)
+        self._patient_probability = histogram(
+            "patient_probability", "Of a patient.", _PROBABILITY, "task", "device"
         )
-        self._wait = Gauge(
-            "endoclip_queue_seconds",
-            "Time that what is pending will take, at the measured rate.",
-            registry=self._registry,
+        self._frame_probability = histogram(
+            "frame_probability", "Of a scored frame.", _PROBABILITY, "task", "device"
         )
-        self._ready = Gauge(
-            "endoclip_ready", "1 when /readyz answers 200.", registry=self._registry
+        self._ready = gauge("ready", "1 when /readyz answers 200.")
+        self._deviation = gauge("canary_deviation", "Largest difference of the self-test.")
+        self._tolerance = gauge("canary_tolerance", "Largest difference that passes.")
+        self._model = gauge(
+            "model_info", "Always 1.", "name", "version", "digest", "execution_provider"
         )
-        self._build = Gauge(
-            "endoclip_build_info",
-            "Always 1; the labels say what runs.",
-            ["version", "model", "model_version", "digest", "execution_provider"],
-            registry=self._registry,
-        )
-        # A counter that is absent until its first event hides that event from rate().
+        gauge("build_info", "Always 1.", "version").labels(__version__).set(1)
+        gauge("usable_cores", "Cores that the process may use.").set(usable_cores())
+        ProcessCollector(registry=registry)
+        self._begin(tuple(tasks))
+
+    def _begin(self, tasks: Sequence[str]) -> None:
         for task in tasks:
+            self._request_seconds.labels(task)
             for outcome in _OUTCOMES:
                 self._requests.labels(task, outcome)
-        for status in ("scored", "abstained", "rejected"):
-            self._frames.labels(status)
+        for status, reasons in _REASONS.items():
+            for reason in reasons:
+                self._frames.labels(status, reason)
         for outcome in _OUTCOMES[1:]:
             self._dropped.labels(outcome)
+        for phase in Phase:
+            self._phases.labels(phase)
+        self._deviation.set(math.nan)
+        self._tolerance.set(math.nan)
 
     def name_model(self, name: str, version: str, digest: str, execution_provider: str) -> None:
-        """Say which model runs."""
-        self._build.labels(__version__, name, version, digest, execution_provider).set(1)
+        """Say which model runs, and look at the GPU if it runs on one."""
+        self._model.labels(name, version, digest, execution_provider).set(1)
+        if execution_provider.startswith("CUDA"):
+            self._registry.register(GpuCollector())
 
-    def count_request(self, task: str, outcome: str) -> None:
-        """Count one request."""
+    def expect_decisions(
+        self, tasks: Iterable[str], points: Iterable[str], devices: Sequence[str]
+    ) -> None:
+        """Begin the figures of decisions at 0.
+
+        Args:
+            tasks: those that decide.
+            points: operating points.
+            devices: device profiles, the default one first.
+        """
+        self._default_device = devices[0]
+        points = tuple(points)
+        for task in tasks:
+            for device in devices:
+                self._patient_probability.labels(task, device)
+                self._frame_probability.labels(task, device)
+                for point in points:
+                    for decision in _DECISIONS:
+                        self._decisions.labels(task, point, device, decision)
+                        self._patients.labels(task, point, device, decision)
+                    self._patients.labels(task, point, device, "unscored")
+
+    def observe(self, phase: Phase, seconds: float) -> None:
+        """Count one passage of a phase; from any thread."""
+        self._phases.labels(phase).observe(seconds)
+
+    @contextmanager
+    def timed(self, phase: Phase) -> Iterator[None]:
+        """Count the time inside; nothing for what ends in an error."""
+        started = time.perf_counter()
+        yield
+        self.observe(phase, time.perf_counter() - started)
+
+    def count_batch(self, frames: int) -> None:
+        """Count one run of the image tower."""
+        self._batch.observe(frames)
+
+    def count_request(self, task: str, outcome: str, seconds: float) -> None:
+        """Count one request; its time only if it was answered."""
         self._requests.labels(task, outcome).inc()
-
-    def count_frames(self, statuses: Iterable[str]) -> None:
-        """Count the frames of one answer."""
-        for status in statuses:
-            self._frames.labels(status).inc()
+        if outcome == "ok":
+            self._request_seconds.labels(task).observe(seconds)
 
     def count_dropped(self, outcome: str, frames: int) -> None:
         """Count frames whose request ended before they were done."""
         self._dropped.labels(outcome).inc(frames)
 
+    def count_frames(self, patients: Iterable[Mapping[str, Any]]) -> None:
+        """Count the frames of an answer's patients by what became of them."""
+        fates = Tally(_fate(frame) for patient in patients for frame in patient["frames"])
+        for fate, count in fates.items():
+            self._frames.labels(*fate).inc(count)
+
+    def count_decisions(
+        self, task: str, answer: Mapping[str, Any], devices: Sequence[str | None]
+    ) -> None:
+        """Count what a named task decided.
+
+        Args:
+            task: its name.
+            answer: as sent.
+            devices: device profile of each of its patients; None is the default.
+        """
+        point = answer["operating_point"]["name"]
+        for patient, named in zip(answer["patients"], devices, strict=True):
+            device = named or self._default_device
+            decision = patient.get("decision", "unscored")
+            self._patients.labels(task, point, device, decision).inc()
+            if "probability" in patient:
+                probability = self._patient_probability.labels(task, device)
+                probability.observe(patient["probability"])
+            scored = [frame for frame in patient["frames"] if frame["status"] == "scored"]
+            for decision, count in Tally(frame["decision"] for frame in scored).items():
+                self._decisions.labels(task, point, device, decision).inc(count)
+            probability = self._frame_probability.labels(task, device)
+            for frame in scored:
+                probability.observe(frame["probability"])
+
+    def show_canaries(self, deviation: float, tolerance: float) -> None:
+        """Say how far the self-test was from the record."""
+        self._deviation.set(deviation)
+        self._tolerance.set(tolerance)
+
     def render(self, *, ready: bool, pending: Mapping[str, int], wait_s: float) -> bytes:
         """Write the exposition text, with what only the moment of asking tells."""
         self._ready.set(1 if ready else 0)
-        for kind, amount in pending.items():
-            self._pending.labels(kind).set(amount)
+        for of, amount in pending.items():
+            self._pending[of].set(amount)
         self._wait.set(wait_s)
-        return generate_latest(self._registry)
+        return write_text(self._registry)
+
+
+def _fate(frame: Mapping[str, Any]) -> tuple[str, str]:
+    """Give status and reason; a frame that is scored but not decided (low confidence) has none."""
+    status = frame["status"]
+    if status == "rejected":
+        return status, frame["error"]["code"]
+    return status, frame["reason"] if status == "abstained" else ""

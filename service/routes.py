@@ -1,6 +1,7 @@
 """The scoring endpoints: one way through for all four tasks."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from service.forms import (
     read_request,
 )
 from service.intake import client_of, counted, deadline, declared_bytes
-from service.metrics import CLIENT_GONE, Metrics
-from service.scoring import embed, frame_statuses, score_named, score_zero_shot
+from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.scoring import embed, score_named, score_zero_shot
 
 __all__ = ["TASKS", "Task", "router"]
 
@@ -77,23 +78,25 @@ router = APIRouter(prefix="/v1", tags=["scoring"])
 async def _answer(request: Request, task: Task) -> Response:
     """Answer one request; errors are counted here and written by the envelope around the app."""
     metrics: Metrics = request.app.state.metrics
+    started = time.perf_counter()
     try:
         document = await _document(request, task)
     except ClientDisconnect as error:
-        metrics.count_request(task.name, _outcome(error))
+        metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
         return Response(status_code=_CLIENT_GONE_STATUS)
     except Exception as error:
-        metrics.count_request(task.name, _outcome(error))
-        metrics.count_frames(frame_statuses(getattr(error, "patients", ())))
+        metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
+        metrics.count_frames(getattr(error, "patients", ()))
         raise
-    statuses = frame_statuses(document["patients"])
-    metrics.count_request(task.name, "ok")
-    metrics.count_frames(statuses)
     document = {"request_id": request.state.request_id, **document}
-    if len(statuses) + len(document.get("texts", ())) <= _INLINE_FRAMES:
-        body = jsonio.write(document)
-    else:
-        body = await asyncio.to_thread(jsonio.write, document)
+    frames = sum(patient["frames_total"] for patient in document["patients"])
+    with metrics.timed(Phase.RESPOND):
+        if frames + len(document.get("texts", ())) <= _INLINE_FRAMES:
+            body = jsonio.write(document)
+        else:
+            body = await asyncio.to_thread(jsonio.write, document)
+    metrics.count_request(task.name, "ok", time.perf_counter() - started)
+    metrics.count_frames(document["patients"])
     return Response(body, media_type="application/json")
 
 
@@ -107,12 +110,17 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
         try:
             async with deadline(request):
                 incoming = counted(request, permit, state.settings.client_patience_s)
-                sent = await read_request(incoming, task.models, engine.form_limits)
+                with metrics.timed(Phase.RECEIVE):
+                    sent = await read_request(incoming, task.models, engine.form_limits)
                 await engine.admit(sent, permit)
-                return await _while_connected(request, task.run(engine, sent, permit))
+                document = await _while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)
             raise
+    if task.models is NAMED_TASK:
+        devices = [patient.device for patient in sent.patients]
+        metrics.count_decisions(task.name, document, devices)
+    return document
 
 
 def _outcome(error: Exception) -> str:

@@ -4,7 +4,7 @@ Frames of all patients are encoded together; then each patient is scored from it
 were neither rejected nor set aside. Order is the caller's throughout.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from service.errors import AllFramesRejected
 from service.forms import FrameIn, PatientIn, RequestIn
 from service.settings import Box
 
-__all__ = ["embed", "frame_statuses", "model_info", "score_named", "score_zero_shot"]
+__all__ = ["embed", "model_info", "score_named", "score_zero_shot"]
 
 Answer = dict[str, Any]
 _DEFAULT_POINT = "balanced"
@@ -123,11 +123,6 @@ def model_info(engine: Engine) -> Answer:
         "digest": engine.bundle.digest,
         "execution_provider": engine.encoder.provider,
     }
-
-
-def frame_statuses(patients: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List the status of every frame of an answer."""
-    return [frame["status"] for patient in patients for frame in patient["frames"]]
 
 
 @dataclass(frozen=True, slots=True)

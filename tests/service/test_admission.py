@@ -186,7 +186,7 @@ def flooded(up: Running, requests: int, frames: int, address: str) -> Iterator[l
             pool.submit(send)
         try:
             until = time.monotonic() + 10
-            while not figures(up.client)[("endoclip_pending", "frames")] > frames:
+            while not figures(up.client)[("endoclip_pending_frames",)] > frames:
                 assert time.monotonic() < until
             yield statuses
         finally:
@@ -229,14 +229,14 @@ def test_single_image_is_refused_before_its_body_when_nothing_is_free(serve: Ser
         with socket.create_connection(("127.0.0.1", up.port), timeout=10) as holder:
             holder.sendall(head.encode() + bytes(200_000))
             until = time.monotonic() + 10
-            while figures(up.client)[("endoclip_pending", "bytes")] < 200_000:
+            while figures(up.client)[("endoclip_pending_bytes",)] < 200_000:
                 assert time.monotonic() < until
             with socket.create_connection(("127.0.0.1", up.port), timeout=10) as second:
                 second.sendall(head.encode())
                 answer = b"".join(iter(lambda: second.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b'"code":"overloaded"' in answer
-        while figures(up.client)[("endoclip_pending", "bytes")]:
+        while figures(up.client)[("endoclip_pending_bytes",)]:
             assert time.monotonic() < until
 
 
@@ -248,7 +248,7 @@ def test_flooding_client_does_not_starve_another(serve: Serve) -> None:
             answer = up.client.post("/v1/malignancy", content=image(), headers=PNG)
             took.append(time.monotonic() - began)
             assert answer.status_code == 200
-        ahead = figures(up.client)[("endoclip_pending", "frames")]
+        ahead = figures(up.client)[("endoclip_pending_frames",)]
         one = time.monotonic()
         up.client.post("/v1/malignancy", content=heavy(), headers=PNG)
         one = time.monotonic() - one
@@ -266,4 +266,4 @@ def test_text_alone_is_counted_and_bounded(serve: Serve) -> None:
         document = {"labels": labels, "patients": [patient(image())]}
         refused = up.client.post("/v1/zero-shot", content=json.dumps(document), headers=JSON)
         problem_of(refused, 413, "payload_too_large")
-        assert figures(up.client)[("endoclip_pending", "frames")] == 0
+        assert figures(up.client)[("endoclip_pending_frames",)] == 0

@@ -65,7 +65,7 @@ def test_work_that_does_not_finish_in_time_is_dropped_and_counted(narrow: Runnin
     problem_of(answer, 504, "deadline_exceeded")
     found = figures(narrow.client)
     assert 0 < found[(DROPPED, "deadline_exceeded")] - before <= 60
-    assert found[("endoclip_pending", "frames")] == 0
+    assert found[("endoclip_pending_frames",)] == 0
     # What was left of it stands in nobody's way.
     began = time.monotonic()
     whole = narrow.client.post("/v1/malignancy", content=image(), headers=PNG)
@@ -123,7 +123,7 @@ def test_body_that_stops_or_trickles_is_too_slow(narrow: Running) -> None:
         assert b'"code":"client_too_slow"' in answer
         assert time.monotonic() - began >= 0.9
     assert figures(narrow.client)[("endoclip_requests_total", "client_too_slow", "malignancy")] == 2
-    assert figures(narrow.client)[("endoclip_pending", "bytes")] == 0
+    assert figures(narrow.client)[("endoclip_pending_bytes",)] == 0
 
 
 def test_head_that_does_not_end_is_too_slow_on_a_new_and_on_a_kept_connection(
@@ -169,6 +169,6 @@ def test_frames_of_a_caller_who_left_are_dropped_and_counted(narrow: Running) ->
     while not (found := figures(narrow.client))[key] > before[key]:
         assert time.monotonic() < until
     assert found[key] - before[key] <= 60
-    assert found[("endoclip_pending", "frames")] == 0
-    scored = ("endoclip_frames_total", "scored")
+    assert found[("endoclip_pending_frames",)] == 0
+    scored = ("endoclip_frames_total", "", "scored")
     assert found[scored] == before[scored]
