@@ -83,7 +83,8 @@ class Metrics:
         Args:
             tasks: names of all tasks.
         """
-        disable_created_metrics()  # a second series beside each, with the time of its making
+        # A second series beside each, with the time of its making.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         self._default_device = ""
 
