@@ -232,6 +232,7 @@ def _local(base: Calibration, task: SiteTask) -> Calibration:
         ratio * base.patient.slope,
         ratio * base.patient.intercept + offset,
         ratio * base.patient.log_n,
+        ratio * base.patient.shift,
     )
 
     def moved(probability: float) -> float:

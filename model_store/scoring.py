@@ -2,9 +2,10 @@
 
 A probability of the positive label is a logistic map of one margin,
 `z = logit_scale * (cosine of the positive label - mean cosine of the others)`. The map of a patient
-has one term more, `log_n * ln(number of frames)`, because an attention query that may choose among
-more frames finds a higher cosine in any of them. `log_n` is at most 0: the term pays for that
-choice, and one more frame is never evidence by its number.
+of n frames has two terms more. `log_n * ln n`, because an attention query that may choose among
+more frames finds a higher cosine in any of them; `shift * (1 - 1/n)`, because what is positive
+among frames that somebody chose is not as often positive among patients. Both are 0 at n = 1, and
+at most 0: one more frame is never evidence by its number.
 """
 
 from collections.abc import Mapping
@@ -65,15 +66,17 @@ class FrameMap:
 
 @dataclass(frozen=True, slots=True)
 class PatientMap:
-    """Logistic map of a patient's margin and frame count; slope above 0, log_n at most 0."""
+    """Logistic map of a patient's margin and frame count; slope above 0, log_n, shift at most 0."""
 
     slope: float
     intercept: float
     log_n: float
+    shift: float
 
     def probability(self, z: float, frames: int) -> float:
         """Map the margin of a pooled vector over `frames` frames to a probability."""
         logit = self.slope * z + self.intercept + self.log_n * log(frames)
+        logit += self.shift * (1 - 1 / frames)
         return float(sigmoid(np.asarray([logit]))[0])
 
 
@@ -163,11 +166,20 @@ class _StoredPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class _StoredWithoutShift:
+    """Shape of a patient's map in bundles up to 0.2.0, whose shift is 0."""
+
+    slope: float
+    intercept: float
+    log_n: float
+
+
+@dataclass(frozen=True, slots=True)
 class _StoredCalibration:
     """Shape of one entry of calibration.json."""
 
     frame: FrameMap
-    patient: PatientMap
+    patient: PatientMap | _StoredWithoutShift
     operating_points: dict[str, _StoredPoint]
 
 
@@ -269,13 +281,18 @@ def _stored(calibration: Calibration) -> _StoredCalibration:
 
 
 def _checked(stored: _StoredCalibration, where: str) -> Calibration:
-    for name, line in (("frame", stored.frame), ("patient", stored.patient)):
+    patient = stored.patient
+    if isinstance(patient, _StoredWithoutShift):
+        patient = PatientMap(patient.slope, patient.intercept, patient.log_n, 0.0)
+    for name, line in (("frame", stored.frame), ("patient", patient)):
         # A slope of 0 or below would level or reverse the order of all scores.
         if not (isfinite(line.slope) and line.slope > 0 and isfinite(line.intercept)):
             raise BundleCorrupt(f"{where}/{name}", "a slope above 0, finite numbers", str(line))
     # Above 0 any patient of enough normal frames would be positive. Written so that NaN fails.
-    if not (isfinite(stored.patient.log_n) and stored.patient.log_n <= 0):
-        raise BundleCorrupt(f"{where}/patient", "log_n of at most 0", str(stored.patient))
+    for name in ("log_n", "shift"):
+        value = getattr(patient, name)
+        if not (isfinite(value) and value <= 0):
+            raise BundleCorrupt(f"{where}/patient", f"{name} of at most 0", str(patient))
     points = {}
     for name, point in stored.operating_points.items():
         _check_point(point, f"{where}/operating_points/{name}")
@@ -287,7 +304,7 @@ def _checked(stored: _StoredCalibration, where: str) -> Calibration:
             point.patient_abstain,
             point.measured,
         )
-    return Calibration(stored.frame, stored.patient, points)
+    return Calibration(stored.frame, patient, points)
 
 
 def _check_point(point: _StoredPoint, where: str) -> None:

@@ -138,7 +138,7 @@ def calibrations() -> dict[str, Calibration]:
             frame_abstain=None,
         ),
     }  # fmt: skip
-    one = Calibration(FrameMap(0.3, 0.0), PatientMap(0.3, 0.2, -0.1), points)
+    one = Calibration(FrameMap(0.3, 0.0), PatientMap(0.3, 0.2, -0.1, 0.0), points)
     return {"polyp_detection": one, "malignancy": one}
 
 

@@ -87,7 +87,7 @@ CLIP_TAG = "openai"
 
 LIMITS = {
     "all": """- Stills only; no temporal smoothing. White light mostly; imaging mode is not known to the model.
-- A patient's probability continues the frame's, whose share of positives is that of the calibration items; it is no prevalence of any clinic. Decide by the operating points.
+- A frame's probability is at the share of positives of the calibration items, a patient's of many frames at that of the calibration patients; neither is the prevalence of any clinic. Decide by the operating points.
 - Whole frames of endoscopes that are not among the sources are out of distribution; watch the abstentions and recalibrate on site.""",
     "composed": """- No pathology was used: `malignant` means neoplastic in an endoscopist's eyes, adenomas included. Cancer was never shown as such.
 - The sources' patients are not known; the same patient may be in two groups. Composed patients share background views, so the patient intervals are somewhat too narrow.

@@ -55,7 +55,7 @@ __all__ = ["make_bundle"]
 FP32, INT8 = "text_tower.onnx", "text_int8.onnx"
 IDENTITY = Calibration(
     FrameMap(1.0, 0.0),
-    PatientMap(1.0, 0.0, 0.0),
+    PatientMap(1.0, 0.0, 0.0, 0.0),
     {"balanced": OperatingPoint("balanced", 0.5, 0.5)},
 )
 

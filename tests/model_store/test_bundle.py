@@ -305,6 +305,7 @@ def test_class_embeddings_of_other_sets_are_refused(copy: Path, tmp_path: Path) 
     [
         (lambda c: c["malignancy"]["frame"].update(slope=-1), "slope above 0"),
         (lambda c: c["malignancy"]["patient"].update(log_n=0.1), "log_n of at most 0"),
+        (lambda c: c["malignancy"]["patient"].update(shift=0.1), "shift of at most 0"),
         (lambda c: c["malignancy"]["patient"].pop("log_n"), "without log_n"),
         (
             lambda c: c["malignancy"]["operating_points"]["balanced"].update(frame_threshold=2),

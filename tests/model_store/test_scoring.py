@@ -1,11 +1,13 @@
 """Scores agree with plain loops, stay finite, and follow the labels wherever they stand."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from model_store.scoring import (
+    Calibration,
     Decision,
     FrameMap,
     OperatingPoint,
@@ -14,9 +16,11 @@ from model_store.scoring import (
     decide,
     margin,
     probability_scores,
+    read_calibrations,
     sigmoid,
     softmax,
     unit_rows,
+    write_calibrations,
 )
 
 RNG = np.random.default_rng(7)
@@ -96,12 +100,19 @@ def test_frame_map_is_the_logistic_of_its_line() -> None:
     assert found == pytest.approx([1 / (1 + math.exp(1 - 2 * z)) for z in (0.0, 0.5, 3.0)])
 
 
-def test_patient_map_takes_the_logarithm_of_the_frame_count() -> None:
-    for frames in (2, 70):
-        logit = 2.0 * 0.5 - 1.0 - 0.3 * math.log(frames)
-        assert PatientMap(2.0, -1.0, -0.3).probability(0.5, frames) == pytest.approx(
+def test_patient_map_takes_logarithm_and_inverse_of_the_frame_count() -> None:
+    for frames in (1, 2, 70):
+        logit = 2.0 * 0.5 - 1.0 - 0.3 * math.log(frames) - 0.8 * (1 - 1 / frames)
+        assert PatientMap(2.0, -1.0, -0.3, -0.8).probability(0.5, frames) == pytest.approx(
             1 / (1 + math.exp(-logit))
         )
+
+
+def test_a_patient_map_without_shift_is_read_as_one_of_zero() -> None:
+    wanted = Calibration(FrameMap(1.0, 0.0), PatientMap(1.0, 0.0, -0.1, 0.0), {})
+    table = json.loads(write_calibrations({"malignancy": wanted}))
+    del table["malignancy"]["patient"]["shift"]
+    assert read_calibrations(json.dumps(table).encode()) == {"malignancy": wanted}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Metrics and calibration against naive twins and known answers."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,22 @@ def test_the_patient_map_continues_the_frames_and_pays_for_the_choice(prior: flo
         alone = patient.probability(0.8 * one - 0.3, 1)
         assert alone == pytest.approx(float(frame.probability(np.array([one]))[0]), abs=1e-9)
     assert patient.log_n / patient.slope == pytest.approx(-0.4, abs=0.04)
+
+
+@pytest.mark.parametrize("prior", [-1.5, 1.5])
+def test_a_shift_pays_for_patients_that_are_less_often_positive(prior: float) -> None:
+    frame, z = FrameMap(1.0, 0.0), RNG.normal(size=8000) * 2
+    n = np.exp(RNG.uniform(np.log(2), np.log(200), 8000)).astype(int)
+    y = RNG.random(8000) < 1 / (1 + np.exp(-(z - 0.4 * np.log(n) + prior)))
+    patient = fit_patient_map(frame, Alone(z, z), z, n, y)
+    if prior > 0:  # more frames, and be they many, are no evidence
+        assert patient.shift == pytest.approx(0.0, abs=1e-3)
+    else:
+        p = np.array([patient.probability(*row) for row in zip(z, n, strict=True)])
+        assert p.mean() == pytest.approx(y.mean(), abs=0.02)
+        assert patient.shift < -1.0
+    rise = [patient.probability(1.0, frames) for frames in range(1, 300)]
+    assert all(after <= before for before, after in pairwise(rise))
 
 
 def test_more_frames_are_never_evidence_by_their_number() -> None:
