@@ -1,7 +1,8 @@
 """Starts the service: `python -m service`; settings are `ENDOCLIP_*` environment variables.
 
 One process, one model, threads. Exit code 2 and one line on stderr when it cannot start; 0 after a
-stop by SIGTERM or Ctrl-C. A failed self-test does not end it: `/readyz` says why.
+stop by SIGTERM or Ctrl-C. A failed self-test does not end it: `/readyz` says why. SIGHUP reads keys
+and certificate again. `python -m service keys` makes, lists and revokes keys.
 """
 
 import logging
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 # numpy's matrix library starts a thread for every core of the machine when it is imported, whatever
@@ -22,7 +24,11 @@ from model_store.cores import usable_cores
 from model_store.errors import EndoClipError
 from service import __version__
 from service.app import create_app
+from service.commands import make_parser, run_keys
 from service.engine import Engine
+from service.errors import SettingsInvalid
+from service.keys import Keyring
+from service.listening import listen, load_certificate, tls_context
 from service.protocol import HttpProtocol
 from service.settings import Settings, read_settings
 
@@ -30,35 +36,49 @@ from service.settings import Settings, read_settings
 _GRACE_S = 30
 # Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
 _KEEP_ALIVE_S = 75
+_logger = logging.getLogger("service")
 
 
-def main() -> int:
-    """Run until stopped; gives the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks, and give the exit code."""
+    given = make_parser().parse_args(arguments)
     try:
+        if given.command == "keys":
+            print(run_keys(given))
+            return 0
         settings = read_settings(os.environ)
         app = create_app(settings)
-        listener = _listen(settings)
+        config = configure(app)
+        listener = listen(settings)
     except (EndoClipError, OSError) as error:
         print(f"endo-clip: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     _set_up_logging(settings.log_level.upper())
     print(_banner(listener, settings, app.state.engine), flush=True)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: _read_again(app, config))
     # uvicorn stops in order on either signal and then raises it again, for whoever started it: both
     # end here, so that a stop that was asked for is exit code 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(configure(app)).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
 def configure(app: FastAPI) -> uvicorn.Config:
-    """Say how uvicorn is to serve the app; its access log is off, for it holds query strings."""
+    """Say how uvicorn is to serve the app; its access log is off, for it holds query strings.
+
+    Raises:
+        SettingsInvalid: the TLS files cannot be used.
+    """
     # Whatever handlers stand around it: `access_log=False` alone only takes its own away.
     logging.getLogger("uvicorn.access").disabled = True
     patience = {"patience_s": app.state.settings.client_patience_s}
+    tls = tls_context(app.state.settings)
     return uvicorn.Config(
         app,
         http=type("Connection", (HttpProtocol,), patience),
+        ssl_context_factory=(lambda *_: tls) if tls else None,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -82,35 +102,34 @@ def _set_up_logging(level: str) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Take the port before anything is announced; a port in use is one line, like all else."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only on sockets that name the protocol; without it every answer on a
-    # kept connection waits 40 ms for a delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except (OSError, UnicodeError) as error:
-        listener.close()
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
-    listener.listen(2048)
-    listener.set_inheritable(False)
-    return listener
+def _read_again(app: FastAPI, config: uvicorn.Config) -> None:
+    """Take over keys and certificate as they are now; what cannot be read stays as it was."""
+    keyring: Keyring | None = app.state.keyring
+    if keyring is not None:
+        keyring.look_again(even_if_unchanged=True)
+    if config.loaded and config.ssl is not None:
+        try:
+            load_certificate(config.ssl, app.state.settings)
+        except SettingsInvalid as error:
+            _logger.error("certificate=unusable reason=%s", error)
+        else:
+            _logger.info("certificate=read")
 
 
 def _banner(listener: socket.socket, settings: Settings, engine: Engine) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls_cert else "http"
     manifest, profile = engine.bundle.manifest, engine.site_profile
     cores = usable_cores()
     local = f" site_profile={profile.site} ({profile.digest[:19]})" if profile else ""
     return (
-        f"endo-clip {__version__} listens on http://{shown}:{port} (docs at /docs) "
+        f"endo-clip {__version__} listens on {scheme}://{shown}:{port} (docs at /docs) "
         f"bundle={manifest.name} {manifest.version} ({engine.bundle.digest[:19]}) "
         f"path={engine.bundle.path} provider={engine.encoder.provider} "
         f"cores={cores} encode_threads={settings.encode_threads or cores} "
-        f"decode_threads={settings.decode_threads}{local}"
+        f"decode_threads={settings.decode_threads} "
+        f"keys={'on' if settings.keys else 'off'}{local}"
     )
 
 

@@ -24,6 +24,8 @@ from service.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from service.guard import KeyGuard
+from service.keys import Keyring
 from service.metrics import Metrics
 from service.middleware import RequestEnvelope
 from service.openapi import describe
@@ -44,12 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
         settings: from `read_settings`.
 
     Returns:
-        The app. Its engine, admission, metrics and settings are in `app.state`.
+        The app. Its engine, keyring, admission, metrics and settings are in `app.state`.
 
     Raises:
         BundleError: the bundle cannot be served.
-        SettingsInvalid: the device profiles or the site profile cannot be read.
+        SettingsInvalid: the keys, the device profiles or the site profile cannot be read.
     """
+    keyring = Keyring(settings.keys) if settings.keys else None
     metrics = Metrics(task.name for task in routes.TASKS)
     engine = Engine(settings, metrics)
     app = FastAPI(
@@ -68,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
     )
     app.state.engine = engine
+    app.state.keyring = keyring
     app.state.settings = settings
     app.state.admission = _admission(settings)
     app.state.metrics = metrics
@@ -76,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(operations.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)
     app.add_middleware(RequestEnvelope, max_body_bytes=settings.max_body_bytes)
     _describe_once(app)
     return app

@@ -182,9 +182,7 @@ class Engine:
         """
         frames = [frame for patient in request.patients for frame in patient.frames]
         pixels = await asyncio.to_thread(self._count_pixels, frames) if frames else 0
-        labels = request.labels if isinstance(request.labels, tuple) else ()
-        prompts = sum(len(label["prompts"]) for label in labels)
-        permit.admit(len(frames) + len(request.texts) + prompts, pixels)
+        permit.admit(request.pieces, pixels)
 
     async def encode_frame(self, frame: FrameIn, box: Box, permit: Permit, *, grid: bool) -> Frame:
         """Decode, judge and encode one frame, when it is its turn.

@@ -3,6 +3,9 @@
     EndoClipError (model_store)
     └── ServiceError                    detail; pointers to the parts of the request at fault
         ├── SettingsInvalid             at the start only, never over HTTP
+        ├── Unauthenticated             no key, or none that is in force
+        ├── Forbidden                   the key lacks the scope
+        ├── RateLimited                 the key's frames per second; Retry-After
         ├── MalformedRequest            not HTTP, JSON or multipart as announced
         ├── NotFound                    no such path, or not with this method
         │   └── UnknownModel
@@ -43,15 +46,18 @@ __all__ = [
     "DeadlineExceeded",
     "ErrorCode",
     "Fault",
+    "Forbidden",
     "InvalidRequest",
     "MalformedRequest",
     "NotFound",
     "NotReady",
     "Overloaded",
     "PayloadTooLarge",
+    "RateLimited",
     "ServiceError",
     "SettingsInvalid",
     "ShuttingDown",
+    "Unauthenticated",
     "UnknownModel",
     "UnsupportedMediaType",
     "code_of",
@@ -145,6 +151,30 @@ class SettingsInvalid(ServiceError):
     """The service cannot start with these settings; the detail is one line."""
 
 
+class Unauthenticated(ServiceError):
+    """The request carries no key that is in force."""
+
+    def __init__(self, detail: str, *, token_given: bool = False) -> None:
+        challenge = 'Bearer realm="endo-clip"'
+        if token_given:
+            challenge += ', error="invalid_token"'
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class Forbidden(ServiceError):
+    """The key is in force, but not for this."""
+
+
+class RateLimited(ServiceError):
+    """The key has sent its frames for now."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"The key has sent as many frames as it may; try again in {retry_after_s} s.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+
+
 class MalformedRequest(ServiceError):
     """The bytes are not what their content type says."""
 
@@ -229,6 +259,7 @@ TABLE: Mapping[type[Exception], ErrorCode] = {
     ClientTooSlow: ErrorCode.CLIENT_TOO_SLOW,
     DeadlineExceeded: ErrorCode.DEADLINE_EXCEEDED,
     EncodeFailed: ErrorCode.INTERNAL,
+    Forbidden: ErrorCode.FORBIDDEN,
     InvalidRequest: ErrorCode.INVALID_REQUEST,
     LabelSetInvalid: ErrorCode.INVALID_REQUEST,
     MalformedRequest: ErrorCode.MALFORMED_REQUEST,
@@ -236,7 +267,9 @@ TABLE: Mapping[type[Exception], ErrorCode] = {
     NotReady: ErrorCode.NOT_READY,
     Overloaded: ErrorCode.OVERLOADED,
     PayloadTooLarge: ErrorCode.PAYLOAD_TOO_LARGE,
+    RateLimited: ErrorCode.RATE_LIMITED,
     ShuttingDown: ErrorCode.SHUTTING_DOWN,
+    Unauthenticated: ErrorCode.UNAUTHENTICATED,
     UnknownDevice: ErrorCode.UNKNOWN_DEVICE,
     UnknownLabelSet: ErrorCode.UNKNOWN_LABEL_SET,
     UnknownModel: ErrorCode.UNKNOWN_MODEL,

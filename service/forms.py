@@ -113,6 +113,17 @@ class RequestIn:
     texts: tuple[str, ...] = ()
     explain: bool = False
 
+    @property
+    def frames(self) -> int:
+        """Frames of all patients."""
+        return sum(len(patient.frames) for patient in self.patients)
+
+    @property
+    def pieces(self) -> int:
+        """What is to be encoded: frames, texts and the prompts of free labels."""
+        labels = self.labels if isinstance(self.labels, tuple) else ()
+        return self.frames + len(self.texts) + sum(len(label["prompts"]) for label in labels)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestModels:

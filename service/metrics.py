@@ -34,9 +34,11 @@ from service.gpu import GpuCollector
 __all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics", "Phase"]
 
 CLIENT_GONE = "client_gone"
-# Those of the table that a task cannot end with: they are about paths.
+# Those of the table that a task cannot end with: they are about paths and keys.
 _OF_PATHS = {ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_MODEL}
-_OUTCOMES = ("ok", CLIENT_GONE, *sorted(code.value for code in set(TABLE.values()) - _OF_PATHS))
+_OF_KEYS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN}
+_OF_TASKS = set(TABLE.values()) - _OF_PATHS - _OF_KEYS
+_OUTCOMES = ("ok", CLIENT_GONE, *sorted(code.value for code in _OF_TASKS))
 _REASONS = {
     "scored": ("",),
     "abstained": tuple(reason.value for reason in AbstainReason),
@@ -123,6 +125,7 @@ class Metrics:
         self._frame_probability = histogram(
             "frame_probability", "Of a scored frame.", _PROBABILITY, "task", "device"
         )
+        self._refusals = counter("refusals", "Requests refused for their key.", "code")
         self._ready = gauge("ready", "1 when /readyz answers 200.")
         self._deviation = gauge("canary_deviation", "Largest difference of the self-test.")
         self._tolerance = gauge("canary_tolerance", "Largest difference that passes.")
@@ -135,6 +138,8 @@ class Metrics:
         self._begin(tuple(tasks))
 
     def _begin(self, tasks: Sequence[str]) -> None:
+        for code in _OF_KEYS:
+            self._refusals.labels(code.value)
         for task in tasks:
             self._request_seconds.labels(task)
             for outcome in _OUTCOMES:
@@ -197,6 +202,10 @@ class Metrics:
         self._requests.labels(task, outcome).inc()
         if outcome == "ok":
             self._request_seconds.labels(task).observe(seconds)
+
+    def count_refusal(self, code: str) -> None:
+        """Count one request, of any path, without the key that it needs."""
+        self._refusals.labels(code).inc()
 
     def count_dropped(self, outcome: str, frames: int) -> None:
         """Count frames whose request ended before they were done."""

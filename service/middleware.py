@@ -32,6 +32,16 @@ __all__ = [
 PROBLEM_TYPE = "application/problem+json"
 # How long a client that still sends is given to see the answer before the close.
 LINGER_S = 1.0
+# For answers that a browser is led to. No Strict-Transport-Security: it would bind every other port
+# of the host name too; where all of them speak TLS, the proxy in front can say so.
+_SECURITY_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Any other is the caller's own text, and as long as the caller likes.
 _METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
@@ -166,11 +176,7 @@ def request_id_of(scope: Scope) -> str:
 
 def fixed_headers(request_id: str) -> dict[str, str]:
     """Headers of every answer, where it has not set them itself."""
-    return {
-        "x-request-id": request_id,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-store",
-    }
+    return {"x-request-id": request_id, **_SECURITY_HEADERS}
 
 
 def _has_body(scope: Scope) -> bool:

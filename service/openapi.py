@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from service.answers import Problem
 from service.errors import STATUS
 from service.forms import IMAGE_TYPES
+from service.guard import OPEN_PATHS, scope_of
 from service.intake import DEADLINE_HEADER, LONGEST_DEADLINE_MS
 from service.middleware import PROBLEM_TYPE
 from service.routes import TASKS, Task
@@ -21,20 +22,28 @@ from service.routes import TASKS, Task
 __all__ = ["describe"]
 
 _REF = "#/components/schemas/{model}"
-_SCORING_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503, 504)
+_SCORING_ERRORS = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 _HEADERS = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "How to authenticate.",
+            "schema": {"type": "string", "examples": ['Bearer realm="endo-clip"']},
+        }
+    },
     404: {
         "Allow": {
             "description": "The methods of this path, where it is there but not with this one.",
             "schema": {"type": "string", "examples": ["GET, HEAD"]},
         }
     },
-    503: {
-        "Retry-After": {
-            "description": "Seconds after which to try again.",
-            "schema": {"type": "integer", "minimum": 1},
-        }
-    },
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 _DESCRIPTION = (
     "Zero-shot polyp detection and malignancy classification for whole colonoscopies. "
@@ -63,6 +72,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, status in (("/readyz", 503), ("/v1/models/{name}", 404)):
         paths[path]["get"]["responses"][str(status)] = _problem(status)
         paths[path]["get"]["responses"].pop("422", None)
+    _add_security(document)
     # FastAPI's own shape of a validation error never leaves this service.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -74,6 +84,22 @@ def _add_schemas(schemas: dict[str, Any], task: Task) -> None:
     replies = [(task.answer, "serialization"), (Problem, "serialization")]
     _, found = models_json_schema([*requests, *replies], ref_template=_REF)  # type: ignore[list-item]
     schemas |= found["$defs"]
+
+
+def _add_security(document: dict[str, Any]) -> None:
+    """Say which operations need a key, where keys are on, and which scope."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for operation in operations.values():
+            # The empty one: an installation may ask for no keys.
+            operation["security"] = [{"key": []}, {}]
+            operation["description"] = (
+                f"{operation.get('description', '')}\n\nScope of the key: {scope_of(path).value}."
+            ).strip()
+            for status in (401, 403):
+                operation["responses"][str(status)] = _problem(status)
 
 
 def _operation(task: Task) -> dict[str, Any]:

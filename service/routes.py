@@ -24,6 +24,7 @@ from service.forms import (
     RequestModels,
     read_request,
 )
+from service.guard import rate_of
 from service.intake import client_of, counted, deadline, declared_bytes
 from service.metrics import CLIENT_GONE, Metrics, Phase
 from service.scoring import embed, score_named, score_zero_shot
@@ -106,6 +107,8 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
     admission: Admission = state.admission
     metrics: Metrics = state.metrics
     engine.check_ready()
+    rate = rate_of(request)
+    rate.check()
     with admission.enter(client_of(request), declared_bytes(request)) as permit:
         try:
             async with deadline(request):
@@ -113,6 +116,7 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
                 with metrics.timed(Phase.RECEIVE):
                     sent = await read_request(incoming, task.models, engine.form_limits)
                 await engine.admit(sent, permit)
+                rate.charge(sent.pieces)
                 document = await _while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)

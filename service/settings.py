@@ -48,6 +48,25 @@ class Settings(BaseModel):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everyone.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    keys: Path | None = Field(
+        default=None,
+        description="Keys file of `python -m service keys`. Unset: nobody is asked for a key, and "
+        "only loopback is listened on.",
+    )
+    allow_no_keys: bool = Field(
+        default=False,
+        description="Listen beyond loopback without keys: whoever reaches the port may score.",
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the server's certificate and its chain: HTTPS."
+    )
+    tls_key: Path | None = Field(
+        default=None, description="PEM file of the certificate's key, without a passphrase."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file of authorities: only clients with a certificate of theirs connect.",
+    )
     provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = Field(
         default="CPUExecutionProvider",
         description="ONNX Runtime execution provider. One that is not there is an error, not a "
