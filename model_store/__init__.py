@@ -4,6 +4,12 @@ Needs numpy, pillow, onnxruntime, tokenizers and ftfy; never torch, and neither 
 built on it.
 """
 
+import os
+
+# The runtime reports each session to its maker from version 1.29 on (graph and weight hashes, a
+# device id, kept below ~/.cache until they can be sent), unless told otherwise before its import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from model_store.bundle import FORMAT_VERSION, Bundle, Manifest, Provenance, pack
 from model_store.encoder import Encoder
 from model_store.errors import (

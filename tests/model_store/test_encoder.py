@@ -1,5 +1,6 @@
 """The three graphs run as the format promises, alone, in batches and from many threads."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -234,3 +235,29 @@ def test_the_package_needs_none_of_the_heavy_ones() -> None:
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def traces_of_telemetry(imports: str, graph: Path, home: Path) -> list[str]:
+    """What the runtime keeps below a home of its own, to be sent, once it opened a graph."""
+    home.mkdir()
+    open_graph = "import onnxruntime as ort; ort.InferenceSession({!r}, providers=[{!r}])"
+    script = f"{imports}; {open_graph.format(str(graph), 'CPUExecutionProvider')}"
+    # A CI variable alone silences it, and would hide what a user's machine does.
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env=kept | {"HOME": str(home)},
+        cwd=Path(__file__).parents[2], capture_output=True,
+    )  # fmt: skip
+    return [path.name for path in home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("package", ["model_store", "training"])
+def test_runtime_prepares_no_telemetry(tiny: Bundle, tmp_path: Path, package: str) -> None:
+    assert not traces_of_telemetry(f"import {package}", tiny.path / "unify.onnx", tmp_path / "home")
+
+
+def test_telemetry_guard_can_fail(tiny: Bundle, tmp_path: Path) -> None:
+    version = tuple(int(part) for part in ort.__version__.split(".")[:2])
+    if sys.platform != "linux" or version < (1, 29):
+        pytest.skip("this build of the runtime has no telemetry")
+    assert traces_of_telemetry("import os", tiny.path / "unify.onnx", tmp_path / "home")
