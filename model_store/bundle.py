@@ -111,6 +111,18 @@ class Bundle:
         _check_references(bundle)
         return bundle
 
+    def verify(self) -> None:
+        """Compare the folder with what was opened.
+
+        Raises:
+            BundleNotFound, BundleCorrupt: it is gone, or not the same any more.
+        """
+        found = hashlib.sha256(_read_manifest_bytes(self.path)).hexdigest()
+        if self.digest != f"sha256:{found}":
+            raise BundleCorrupt(MANIFEST, self.digest, f"sha256:{found}")
+        _check_listing(self.path, self.manifest)
+        _check_digests(self.path, self.manifest)
+
     def label_set(self, name: str) -> LabelSet:
         """Look up a label set.
 

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from model_store.bundle import Bundle
 from model_store.cores import usable_cores
-from model_store.errors import BundleCorrupt, EncodeFailed, ProviderUnavailable
+from model_store.errors import BundleCorrupt, EncodeFailed, OutputNotFinite, ProviderUnavailable
 from model_store.images import Pixels
 from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
@@ -70,6 +70,11 @@ class Encoder:
     def dimension(self) -> int:
         """Width d of an embedding."""
         return self.bundle.manifest.embedding_dim
+
+    @property
+    def provider_now(self) -> str:
+        """What the image tower runs on now: the runtime falls back by itself when a GPU fails."""
+        return str(self._image.get_providers()[0])
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """Encode frames.
@@ -286,5 +291,5 @@ def _run(
         raise EncodeFailed(f"expected {', '.join(outputs)}; the runtime raised") from error
     for name, array in zip(outputs, arrays, strict=True):
         if not np.isfinite(array).all():
-            raise EncodeFailed(f"expected finite numbers in {name}; found NaN or infinity")
+            raise OutputNotFinite(f"expected finite numbers in {name}; found NaN or infinity")
     return arrays

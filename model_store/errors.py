@@ -14,7 +14,8 @@
     │   ├── ProfileMismatch             site, expected, actual
     │   ├── SelfTestFailed              difference, tolerance
     │   └── ProviderUnavailable         asked, got
-    └── EncodeFailed                    the runtime raised, or gave numbers that are not finite
+    └── EncodeFailed                    the runtime raised
+        └── OutputNotFinite             it gave NaN or infinity
 
 `service` and `training` add one branch each. Errors know nothing of HTTP. All of them survive
 pickling, because a caller may sit in another process.
@@ -34,6 +35,7 @@ __all__ = [
     "ImageRejected",
     "InvalidInput",
     "LabelSetInvalid",
+    "OutputNotFinite",
     "ProfileMismatch",
     "ProviderUnavailable",
     "SelfTestFailed",
@@ -215,3 +217,7 @@ class ProviderUnavailable(BundleError):
 
 class EncodeFailed(EndoClipError):
     """A graph did not run, or its output is not finite; the cause is chained."""
+
+
+class OutputNotFinite(EncodeFailed):
+    """A graph ran, and gave numbers that are NaN or infinite."""

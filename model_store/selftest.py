@@ -1,6 +1,6 @@
 """Scores a bundle's canary frames on this machine, and records them when a bundle is packed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from model_store.images import Pixels, decode
 from model_store.patient import score_patient
 from model_store.quality import QualityLimits, assess
 
-__all__ = ["SelfTestReport", "measure_canaries", "pack_with_canaries", "self_test"]
+__all__ = ["SelfTestReport", "measure_canaries", "pack_with_canaries", "recheck", "self_test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,28 @@ def self_test(encoder: Encoder) -> SelfTestReport:
     if not loaded:
         # Proven to work; most services never see a free text, and need not hold it for them.
         encoder.release_text_tower()
-    differences = dict(_differences(recorded, measured))
-    worst = max(differences, key=differences.__getitem__)
-    # Written so that a NaN fails as well.
-    if not differences[worst] <= recorded.tolerance:
-        raise SelfTestFailed(differences[worst], recorded.tolerance, worst)
-    return SelfTestReport(
-        differences[worst], recorded.tolerance, len(differences), encoder.provider
-    )
+    return _report(encoder, measured)
+
+
+def recheck(
+    encoder: Encoder, images: Mapping[str, bytes], encode: Callable[[Pixels], Floats]
+) -> SelfTestReport:
+    """Compare the canaries with the record again, on the way that live frames take.
+
+    Args:
+        encoder: which has passed `self_test`. The sentence is compared if its text tower is loaded.
+        images: as for `measure_canaries`, of all recorded frames.
+        encode: frames uint8 (n, size, size, 3) to float32 (n, d), as `Encoder.encode_images`.
+
+    Raises:
+        SelfTestFailed, EncodeFailed: as `self_test`.
+    """
+    recorded = encoder.bundle.canaries
+    frames, patient = _frames(encoder, images, recorded.tolerance, encode)
+    text = None
+    if recorded.text and encoder.text_loaded:
+        text = _text(encoder, recorded.text.sentence)
+    return _report(encoder, Canaries(recorded.tolerance, frames, patient, text))
 
 
 def measure_canaries(
@@ -94,14 +108,9 @@ def measure_canaries(
         SelfTestFailed: the quality gate sets a frame aside.
         EncodeFailed: a graph did not run, or gave embeddings of another width.
     """
-    pixels = [_passed(encoder, name, data, tolerance) for name, data in images.items()]
-    embeddings = encoder.encode_images(np.stack(pixels))
-    singles = [_probabilities(encoder, embeddings[i : i + 1]) for i in range(len(embeddings))]
-    frames = tuple(
-        CanaryFrame(name, singles[i], _head(embeddings[i])) for i, name in enumerate(images)
-    )
+    frames, patient = _frames(encoder, images, tolerance, encoder.encode_images)
     text = _text(encoder, sentence or _first_prompt(encoder.bundle))
-    return Canaries(tolerance, frames, _probabilities(encoder, embeddings), text)
+    return Canaries(tolerance, frames, patient, text)
 
 
 def pack_with_canaries(
@@ -135,6 +144,34 @@ def pack_with_canaries(
     bundle = pack(out, manifest, {**files, **images, "canaries.json": canaries})
     self_test(Encoder(bundle))
     return bundle
+
+
+def _report(encoder: Encoder, measured: Canaries) -> SelfTestReport:
+    recorded = encoder.bundle.canaries
+    differences = dict(_differences(recorded, measured))
+    worst = max(differences, key=differences.__getitem__)
+    # Written so that a NaN fails as well.
+    if not differences[worst] <= recorded.tolerance:
+        raise SelfTestFailed(differences[worst], recorded.tolerance, worst)
+    return SelfTestReport(
+        differences[worst], recorded.tolerance, len(differences), encoder.provider
+    )
+
+
+def _frames(
+    encoder: Encoder,
+    images: Mapping[str, bytes],
+    tolerance: float,
+    encode: Callable[[Pixels], Floats],
+) -> tuple[tuple[CanaryFrame, ...], dict[str, float]]:
+    """Score each frame alone, and all of them as a patient."""
+    pixels = [_passed(encoder, name, data, tolerance) for name, data in images.items()]
+    embeddings = encode(np.stack(pixels))
+    singles = [_probabilities(encoder, embeddings[i : i + 1]) for i in range(len(embeddings))]
+    frames = tuple(
+        CanaryFrame(name, singles[i], _head(embeddings[i])) for i, name in enumerate(images)
+    )
+    return frames, _probabilities(encoder, embeddings)
 
 
 def _passed(encoder: Encoder, name: str, data: bytes, tolerance: float) -> Pixels:

@@ -252,6 +252,7 @@ class Problem(BaseModel):
     request_id: str
     pointer: Annotated[str | None, Field(description="The first of `errors`.")] = None
     errors: list[ProblemPart] | None = None
+    reason: Annotated[str | None, Field(description="not_ready: why, as a word.")] = None
     patients: Annotated[
         list[dict[str, Any]] | None, Field(description="all_frames_rejected: the frames, and why.")
     ] = None

@@ -6,7 +6,7 @@ latency where a batch would gain nothing.
 
 Guarantees: a batch that fails fails its own callers and nobody else, and the worker goes on; a
 future cancelled before its batch began is dropped and costs nothing; `stop` lets what was accepted
-finish and refuses what comes later.
+finish and refuses what comes later; if the worker dies all the same, nobody is left waiting.
 """
 
 import threading
@@ -55,6 +55,7 @@ class MicroBatcher:
         self._waiting: deque[_Item] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._ended = False
         self._thread = threading.Thread(target=self._work, name="encode", daemon=True)
 
     @property
@@ -78,11 +79,14 @@ class MicroBatcher:
 
         Raises:
             ShuttingDown: `stop` was called.
+            EncodeFailed: the worker has died.
         """
         item = _Item(kind, value, Future())
         with self._wake:
             if self._stopping:
                 raise ShuttingDown
+            if self._ended:
+                raise EncodeFailed("the encode worker has ended")
             self._waiting.append(item)
             self._wake.notify()
         return item.future
@@ -100,8 +104,21 @@ class MicroBatcher:
             self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            self._run(batch)
+        try:
+            while batch := self._next_batch():
+                self._run(batch)
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Leave nobody waiting for a worker that has ended, whatever ended it."""
+        with self._wake:
+            self._ended = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for item in waiting:
+            if item.future.set_running_or_notify_cancel():
+                item.future.set_exception(EncodeFailed("the encode worker has ended"))
 
     def _next_batch(self) -> list[_Item]:
         """Wait for items; the oldest decides the kind. Empty when all is done and stopped."""
@@ -134,16 +151,21 @@ class MicroBatcher:
             results = self._lanes[batch[0].kind].run([item.value for item in batch])
             if len(results) != len(batch):
                 raise EncodeFailed(f"expected {len(batch)} results; found {len(results)}")
-        except Exception as error:  # the worker outlives whatever a batch does
+        except BaseException as error:
             for item in batch:
                 item.future.set_exception(_failure(error))
-            return
+            if isinstance(error, Exception):  # the worker outlives whatever a batch does
+                return
+            raise
         for item, result in zip(batch, results, strict=True):
             item.future.set_result(result)
 
 
-def _failure(error: Exception) -> EncodeFailed:
+def _failure(error: BaseException) -> EncodeFailed:
     # One exception object per caller: raising a shared one from several tasks tangles tracebacks.
-    failure = EncodeFailed(str(error) if isinstance(error, EncodeFailed) else type(error).__name__)
+    kind, said = EncodeFailed, type(error).__name__
+    if isinstance(error, EncodeFailed):
+        kind, said = type(error), str(error)
+    failure = kind(said)
     failure.__cause__ = error
     return failure

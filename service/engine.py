@@ -8,7 +8,6 @@ front of another, and decoded pixels do not pile up.
 """
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,21 +22,20 @@ from model_store.bundle import Bundle
 from model_store.encoder import Encoder, Floats
 from model_store.errors import (
     BundleCorrupt,
-    EndoClipError,
+    EncodeFailed,
     ImageCode,
     ImageRejected,
-    SelfTestFailed,
     UnknownDevice,
 )
 from model_store.images import ImageLimits, Pixels, count_pixels, decode
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, score_patient
 from model_store.quality import AbstainReason, QualityLimits, assess
-from model_store.selftest import self_test
 from service.admission import Permit
 from service.batching import Lane, MicroBatcher
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
+from service.health import Health, Reason
 from service.metrics import Metrics, Phase
 from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
 
@@ -51,7 +49,7 @@ NAMED_TASKS: Mapping[str, str] = {
 }
 OPERATING_POINTS = ("balanced", "sensitivity_first", "specificity_first")
 _CACHED_SETS = 64
-_logger = logging.getLogger(__name__)
+_STUCK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,10 @@ class Engine:
             else self.bundle.calibrations
         )
         self.encoder = Encoder(
-            self.bundle, provider=settings.provider, threads=settings.encode_threads
+            self.bundle,
+            provider=settings.provider,
+            allow_fallback=settings.allow_cpu_fallback,
+            threads=settings.encode_threads,
         )
         self.form_limits = FormLimits(
             settings.max_frames, settings.max_patients, settings.max_frame_bytes
@@ -116,51 +117,49 @@ class Engine:
             }
         )
         self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
-        self._not_ready = "The service is starting."
+        self.health = Health(
+            self.encoder, self._encode_canaries, metrics.show_canaries, settings.health_interval_s
+        )
+        self._started = False
         self._stopping = False
 
     def start(self) -> None:
         """Start the worker and run the self-test; a failed one leaves the engine not ready."""
-        try:
-            self._batcher.start()
-            report = self_test(self.encoder)
-            self._metrics.show_canaries(report.max_difference, report.tolerance)
-        # Whatever it is: a service that is up and says why it is not ready can be looked into.
-        except Exception as error:
-            reason = str(error) if isinstance(error, EndoClipError) else type(error).__name__
-            self._not_ready = f"The self-test failed: {reason}"
-            _logger.error("self_test=failed reason=%s", reason)
-            if isinstance(error, SelfTestFailed):
-                self._metrics.show_canaries(error.difference, error.tolerance)
-            return
-        self._not_ready = ""
-        _logger.info(
-            "self_test=passed compared=%d max_difference=%.2g tolerance=%.2g provider=%s",
-            report.compared,
-            report.max_difference,
-            report.tolerance,
-            report.provider,
-        )
+        self._batcher.start()
+        self._started = True
+        self.health.start()
 
     def stop(self) -> None:
         """Finish what was accepted, then end the threads."""
         self._stopping = True
+        self.health.stop()
         self._batcher.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @property
+    def faults(self) -> Mapping[Reason, str]:
+        """Why requests cannot be answered, by reason; empty when they can."""
+        # Asked anew each time: a dead worker must not take requests until the next check.
+        dead = self._started and not self._batcher.alive
+        found = {Reason.WORKER_DEAD: "The encode worker is not alive."} if dead else {}
+        return found | dict(self.health.faults) if found else self.health.faults
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests may be answered."""
+        return not self._stopping and not self.faults
+
     def check_ready(self) -> None:
-        """Say whether requests may be answered.
+        """Raise what stands against answering requests.
 
         Raises:
             ShuttingDown: `stop` was called.
-            NotReady: with the reason.
+            NotReady: with the first reason.
         """
         if self._stopping:
             raise ShuttingDown
-        if self._not_ready:
-            raise NotReady(self._not_ready)
-        if not self._batcher.alive:
-            raise NotReady("The encode worker is not alive.")
+        for reason, detail in self.faults.items():
+            raise NotReady(detail, reason.value)
 
     def crop_box(self, device: str | None) -> Box:
         """Look up a device profile's crop box; None is the built-in `full_frame`.
@@ -261,7 +260,11 @@ class Engine:
             return await self._submit(kind, value)
 
     async def _submit(self, kind: str, value: Any) -> Any:
-        return await asyncio.wrap_future(self._batcher.submit(kind, value))
+        try:
+            return await asyncio.wrap_future(self._batcher.submit(kind, value))
+        except EncodeFailed:
+            self.health.suspect()
+            raise
 
     def _count_pixels(self, frames: Sequence[FrameIn]) -> int:
         datas = (bytes(frame.data) for frame in frames if frame.data is not None)
@@ -293,6 +296,12 @@ class Engine:
                 return run([pixels for _, pixels in waited])
 
         return timed
+
+    def _encode_canaries(self, pixels: Pixels) -> Floats:
+        """Encode frames among the live ones, one at a time."""
+        ready = ((time.perf_counter(), one) for one in pixels)
+        futures = (self._batcher.submit("frames", one) for one in ready)
+        return np.stack([future.result(_STUCK_S) for future in futures])
 
     def _encode_frames(self, pixels: Sequence[Pixels]) -> Sequence[Floats]:
         return list(self.encoder.encode_images(np.stack(pixels)))

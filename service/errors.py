@@ -15,7 +15,7 @@
         ├── DeadlineExceeded            X-Deadline-Ms ran out
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
-        ├── NotReady                    the reason; Retry-After
+        ├── NotReady                    reason: a word; Retry-After
         ├── Overloaded                  Retry-After, from the measured rate
         └── ShuttingDown                Retry-After
 
@@ -233,8 +233,13 @@ class DeadlineExceeded(ServiceError):
 class NotReady(ServiceError):
     """The service runs but must not answer yet, or not any more."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, headers={"Retry-After": "5"})
+    def __init__(self, detail: str, reason: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "5"})
+        self.reason = reason
+
+    def members(self) -> dict[str, Any]:
+        """The reason, as a word."""
+        return {"reason": self.reason}
 
 
 class Overloaded(ServiceError):

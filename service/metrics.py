@@ -8,7 +8,7 @@ first event hides that event from `rate()`. What each figure means is in docs/me
 import math
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -30,6 +30,7 @@ from model_store.quality import AbstainReason
 from service import __version__
 from service.errors import TABLE, ErrorCode
 from service.gpu import GpuCollector
+from service.health import Reason
 
 __all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics", "Phase"]
 
@@ -127,11 +128,12 @@ class Metrics:
         )
         self._refusals = counter("refusals", "Requests refused for their key.", "code")
         self._ready = gauge("ready", "1 when /readyz answers 200.")
-        self._deviation = gauge("canary_deviation", "Largest difference of the self-test.")
+        self._deviation = gauge("canary_deviation", "Largest difference of a canary.")
         self._tolerance = gauge("canary_tolerance", "Largest difference that passes.")
         self._model = gauge(
             "model_info", "Always 1.", "name", "version", "digest", "execution_provider"
         )
+        self._faults = gauge("not_ready", "1 for each reason why /readyz is 503.", "reason")
         gauge("build_info", "Always 1.", "version").labels(__version__).set(1)
         gauge("usable_cores", "Cores that the process may use.").set(usable_cores())
         ProcessCollector(registry=registry)
@@ -243,16 +245,20 @@ class Metrics:
                 probability.observe(frame["probability"])
 
     def show_canaries(self, deviation: float, tolerance: float) -> None:
-        """Say how far the self-test was from the record."""
+        """Say how far the canaries were from the record; from any thread."""
         self._deviation.set(deviation)
         self._tolerance.set(tolerance)
 
-    def render(self, *, ready: bool, pending: Mapping[str, int], wait_s: float) -> bytes:
+    def render(
+        self, *, ready: bool, faults: Collection[str], pending: Mapping[str, int], wait_s: float
+    ) -> bytes:
         """Write the exposition text, with what only the moment of asking tells."""
         self._ready.set(1 if ready else 0)
         for of, amount in pending.items():
             self._pending[of].set(amount)
         self._wait.set(wait_s)
+        for reason in Reason:
+            self._faults.labels(reason.value).set(reason.value in faults)
         return write_text(self._registry)
 
 

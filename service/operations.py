@@ -11,7 +11,7 @@ from model_store.schema import to_plain
 from service import answers, jsonio
 from service.admission import Admission
 from service.engine import Engine
-from service.errors import NotReady, ShuttingDown, UnknownModel
+from service.errors import UnknownModel
 from service.metrics import CONTENT_TYPE_LATEST, Metrics
 from service.schemas import MAX_TEXT_CHARS, MAX_TEXTS
 from service.scoring import model_info
@@ -30,7 +30,7 @@ async def healthz() -> answers.Health:
 
 @router.get("/readyz", summary="The service answers requests")
 async def readyz(request: Request) -> answers.Health:
-    """Answer 200 when the bundle is verified, its canaries score as recorded, the worker lives."""
+    """Answer 200 when bundle, canaries, provider and worker are as they were found at the start."""
     _engine(request).check_ready()
     return answers.Health(status="ready")
 
@@ -39,13 +39,14 @@ async def readyz(request: Request) -> answers.Health:
 async def metrics(request: Request) -> Response:
     """Write the Prometheus text format."""
     figures: Metrics = request.app.state.metrics
-    try:
-        _engine(request).check_ready()
-        ready = True
-    except (NotReady, ShuttingDown):
-        ready = False
+    engine = _engine(request)
     admission: Admission = request.app.state.admission
-    text = figures.render(ready=ready, pending=admission.pending(), wait_s=admission.wait_s())
+    text = figures.render(
+        ready=engine.ready,
+        faults=engine.faults,
+        pending=admission.pending(),
+        wait_s=admission.wait_s(),
+    )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -72,6 +72,18 @@ class Settings(BaseModel):
         description="ONNX Runtime execution provider. One that is not there is an error, not a "
         "silent fall back.",
     )
+    allow_cpu_fallback: bool = Field(
+        default=False,
+        description="Start on the CPU where the provider cannot be had; answers and metrics say "
+        "what runs. Ten times slower is then no error.",
+    )
+    health_interval_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds between checks of canaries, provider and bundle folder. Raising it "
+        "lets a fault go unseen for longer.",
+    )
     encode_threads: int | None = Field(
         default=None,
         ge=1,

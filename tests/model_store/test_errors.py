@@ -20,6 +20,7 @@ EXAMPLES = [
     errors.ProviderUnavailable("CUDAExecutionProvider", "CPUExecutionProvider"),
     errors.LabelSetInvalid("expected 2 labels; found 1"),
     errors.EncodeFailed("expected embedding; the runtime raised"),
+    errors.OutputNotFinite("expected finite numbers in embedding; found NaN or infinity"),
 ]
 
 

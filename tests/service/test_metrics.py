@@ -190,7 +190,7 @@ def test_limits_of_real_time_are_edges_of_the_buckets() -> None:
     for seconds in (0.0769, 0.0771, 0.1199, 0.1201):
         metrics.observe(Phase.ENCODE, seconds)
     pending = {"frames": 0, "bytes": 0, "pixels": 0}
-    found = series(metrics.render(ready=True, pending=pending, wait_s=0).decode())
+    found = series(metrics.render(ready=True, faults=(), pending=pending, wait_s=0).decode())
     assert found[("endoclip_phase_seconds_bucket", "0.077", "encode")] == 1
     assert found[("endoclip_phase_seconds_bucket", "0.12", "encode")] == 3
 
@@ -214,6 +214,6 @@ def test_scrape_costs_under_20_ms_with_many_devices() -> None:
     for _ in range(9):
         # Processor time: on a shared machine the clock would time the others as well.
         started = time.thread_time()
-        metrics.render(ready=True, pending=pending, wait_s=0.1)
+        metrics.render(ready=True, faults=(), pending=pending, wait_s=0.1)
         costs.append(time.thread_time() - started)
     assert sorted(costs)[4] < 0.02, costs

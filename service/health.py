@@ -1,0 +1,192 @@
+"""Whether the service may answer, and if not, why: looked at again and again while it runs.
+
+Every `interval_s`, and at once when a graph has failed, a thread of its own lets the canary frames
+take the way that live frames take (decoder, quality gate, the encode worker's batches, scoring) and
+compares what comes out with the record; asks the runtime what it really runs on; and looks whether
+the bundle's folder is still what was opened. A frame is what a canary costs the worker, and only
+one is in its queue at a time.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from model_store.bundle import Bundle
+from model_store.encoder import Encoder, Floats
+from model_store.errors import EndoClipError, OutputNotFinite, SelfTestFailed
+from model_store.images import Pixels
+from model_store.selftest import SelfTestReport, recheck, self_test
+
+__all__ = ["Health", "Reason"]
+
+# Between two checks that failures asked for; a frame that breaks a graph may come a thousand times.
+_PAUSE_S = 1.0
+_logger = logging.getLogger(__name__)
+
+
+class Reason(StrEnum):
+    """Why the service is not ready; a member of the problem document, and a label of a metric."""
+
+    STARTING = "starting"
+    """The self-test has not ended."""
+    SELF_TEST_FAILED = "self_test_failed"
+    """The canaries cannot be scored at all."""
+    CANARY_MOVED = "canary_moved"
+    """A canary gives another number than was recorded."""
+    OUTPUT_NOT_FINITE = "output_not_finite"
+    """A graph gives NaN or infinity for a canary."""
+    PROVIDER_FELL_BACK = "provider_fell_back"
+    """The runtime has left the execution provider it started with."""
+    BUNDLE_CHANGED = "bundle_changed"
+    """The bundle's folder is not what was opened."""
+    WORKER_DEAD = "worker_dead"
+    """The thread that runs the graphs has ended."""
+    WORKER_STUCK = "worker_stuck"
+    """A canary got no answer from it in a minute."""
+
+
+class Health:
+    """The state of one loaded bundle."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        encode: Callable[[Pixels], Floats],
+        show_canaries: Callable[[float, float], None],
+        interval_s: float,
+    ) -> None:
+        """Prepare to look; `start` begins.
+
+        Args:
+            encoder: of the bundle.
+            encode: encodes frames by way of the encode worker; TimeoutError when it gives none.
+            show_canaries: told the largest difference and the tolerance, each time.
+            interval_s: seconds between checks.
+        """
+        self._encoder = encoder
+        self._encode = encode
+        self._show_canaries = show_canaries
+        self._interval_s = interval_s
+        self._folder = _Folder(encoder.bundle)
+        self._images: Mapping[str, bytes] = {}
+        self._faults: Mapping[Reason, str] = {Reason.STARTING: "The service is starting."}
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
+
+    @property
+    def faults(self) -> Mapping[Reason, str]:
+        """What is wrong, by reason; empty when nothing is."""
+        return self._faults
+
+    def start(self) -> None:
+        """Run the self-test, and watch from then on if it holds; one that fails is final."""
+        try:
+            report = self._shown(lambda: self_test(self._encoder))
+            bundle = self._encoder.bundle
+            names = [frame.file for frame in bundle.canaries.frames]
+            self._images = {name: (bundle.path / name).read_bytes() for name in names}
+        # Whatever it is: a service that is up and says why it is not ready can be looked into.
+        except Exception as error:
+            self._faults = {_reason(error): f"The self-test failed: {_said(error)}"}
+            _logger.error("self_test=failed reason=%s", _said(error))
+            return
+        self._faults = {}
+        _logger.info(
+            "self_test=passed compared=%d max_difference=%.2g tolerance=%.2g provider=%s",
+            report.compared,
+            report.max_difference,
+            report.tolerance,
+            report.provider,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def suspect(self) -> None:
+        """Look now: something has failed."""
+        self._wake.set()
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            self._note(self._look())
+            self._stopping.wait(_PAUSE_S)
+
+    def _look(self) -> dict[Reason, str]:
+        faults: dict[Reason, str] = {}
+        now, begun = self._encoder.provider_now, self._encoder.provider
+        if now != begun:
+            detail = f"Expected execution provider {begun}; found {now}."
+            faults[Reason.PROVIDER_FELL_BACK] = detail
+        try:
+            self._folder.check()
+        except (EndoClipError, OSError) as error:
+            detail = f"The bundle's folder has changed: {_said(error)}"
+            faults[Reason.BUNDLE_CHANGED] = detail
+        try:
+            self._shown(lambda: recheck(self._encoder, self._images, self._encode))
+        except TimeoutError:
+            faults[Reason.WORKER_STUCK] = "The encode worker gives no answer."
+        except Exception as error:  # whatever it is, the next check must come
+            faults[_reason(error)] = f"The canaries failed: {_said(error)}"
+        return faults
+
+    def _shown(self, test: Callable[[], SelfTestReport]) -> SelfTestReport:
+        try:
+            report = test()
+        except SelfTestFailed as error:
+            self._show_canaries(error.difference, error.tolerance)
+            raise
+        self._show_canaries(report.max_difference, report.tolerance)
+        return report
+
+    def _note(self, faults: Mapping[Reason, str]) -> None:
+        for reason in faults.keys() - self._faults.keys():
+            _logger.error("readiness=lost reason=%s detail=%s", reason.value, faults[reason])
+        for reason in self._faults.keys() - faults.keys():
+            _logger.warning("readiness=regained reason=%s", reason.value)
+        self._faults = faults
+
+
+class _Folder:
+    """The bundle's folder; its files are read again only when their directory entries changed."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._seen = self._entries()
+
+    def check(self) -> None:
+        entries = self._entries()
+        if entries != self._seen:
+            self._bundle.verify()
+            self._seen = entries
+
+    def _entries(self) -> list[tuple[int, ...]]:
+        path = self._bundle.path
+        names = ["manifest.json", *self._bundle.manifest.files]
+        found: list[Path] = [path, path / "canaries", *(path / name for name in names)]
+        stats = [entry.lstat() for entry in found if entry.exists()]
+        return [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in stats]
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, SelfTestFailed):
+        return Reason.CANARY_MOVED
+    if isinstance(error, OutputNotFinite):
+        return Reason.OUTPUT_NOT_FINITE
+    return Reason.SELF_TEST_FAILED
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, EndoClipError) else type(error).__name__
