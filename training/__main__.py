@@ -218,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     pooling.add_argument("--out", type=Path, help="JSON file (default: runs/pooling-<part>.json)")
     pooling.set_defaults(run=_pooling)
     from training.benchmark.command import add_commands as add_benchmark
+    from training.evidence.command import add_commands as add_evidence
     from training.fewshot.command import add_command as add_fewshot
     from training.prompts.command import add_command as add_prompts
     from training.report.command import add_command
@@ -230,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_prompts(commands)
     add_supervised(commands)
+    add_evidence(commands)
     return parser
 
 

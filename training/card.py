@@ -194,5 +194,6 @@ def _provenance(manifest: Manifest) -> str:
     return (
         f"Commit `{p.commit}`, recipe `{p.extra.get('recipe')}` ({p.config_digest[:19]}…), source "
         f"split {p.split_digest[:19]}…, archive {archive[:19]}…, seed {p.extra.get('seed')}. "
-        f"Parity torch to ONNX and precision gate: {parity}."
+        f"Parity torch to ONNX and precision gate: {parity}. The tables are measured anew, and "
+        "compared with these, by `python -m training card --bundle BUNDLE --data FRAMES`."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["figures_text"]
+__all__ = ["figures_text", "reliability_table"]
 
 PARTS = {
     "select": "used to choose between recipes",
@@ -46,6 +46,7 @@ def figures_text(metrics: Mapping[str, Any]) -> str:
         list(_patients(metrics["patients"], EXAMS if "exam" in metrics["frames"] else COMPOSED)),
         list(_by_frames(metrics.get("patients_by_frames", {}))),
         list(_without(metrics)),
+        list(reliability_table(metrics.get("reliability", {}))),
         list(_sources(metrics.get("test_sources", {}))),
         list(_examples(metrics.get("examples", {}))),
     ]
@@ -64,7 +65,7 @@ def _frames(frames: Mapping[str, Any]) -> Iterator[str]:
         "no pixel: AUROC, lead (95 %)",
         "n+ / n-",
         "sens. / spec. / abstained",
-        "ECE (floor)",
+        "ECE (floor), Brier",
     )
     for kind, task, f in rows:
         cells = [
@@ -75,7 +76,7 @@ def _frames(frames: Mapping[str, Any]) -> Iterator[str]:
             _no_pixel(f.get("no_pixel")),
             f"{f['positives']} / {f['negatives']}",
             _decisions(f),
-            f"{_number(f['ece15'])} ({_number(f['ece15_floor'])})",
+            _calibration(f),
         ]
         yield "| " + " | ".join(cells) + " |"
     yield ""
@@ -122,7 +123,7 @@ def _patients(patients: Mapping[str, Any], who: str) -> Iterator[str]:
         "unify - max (95 %)",
         "no pixel: AUROC, lead (95 %)",
         "sens. / spec. / abstained",
-        "ECE (floor)",
+        "ECE (floor), Brier",
     )
     for task, f in patients.items():
         cells = [
@@ -132,7 +133,7 @@ def _patients(patients: Mapping[str, Any], who: str) -> Iterator[str]:
             *(_span(f[f"unify_minus_{name}"]) for name in ("mean", "max")),
             _no_pixel(f.get("no_pixel")),
             _decisions(f),
-            f"{_number(f['ece15'])} ({_number(f['ece15_floor'])})",
+            _calibration(f),
         ]
         yield "| " + " | ".join(cells) + " |"
     yield ""
@@ -168,6 +169,48 @@ def _without(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"- Patients without a lesion ({f['patients']}): specificity of malignancy "
             f"{_number(f['balanced_specificity'])}."
         )
+
+
+def reliability_table(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of a table of what ``training.evidence.reliability`` measured; none of nothing."""
+    if not found:
+        return
+    yield (
+        "Calibration on 2,000 items and more. Frames: of this part by the served map, of the "
+        "`calibrate` part out of fold by group, and further windows of lesions of known histology."
+        " Patients: composed by the fixed protocol; anew: by the map that today's code fits. Beside"
+        " the error a perfect model's, with items drawn one by one and with all items of a source "
+        "group drawn as one. Intervals of the error lie high: resampling adds to a sum of absolute "
+        "values."
+    )
+    yield ""
+    yield from _head(
+        "items",
+        "task",
+        "n (groups)",
+        "ECE, 15 bins (95 %)",
+        "floor by items / by groups",
+        "Brier (95 %)",
+        "mean probability / share positive",
+    )
+    for name, tasks in found.items():
+        for task, f in tasks.items():
+            yield _reliable(name, task, f)
+            if "anew" in f:
+                yield _reliable(f"{name}, anew", task, f["anew"])
+
+
+def _reliable(name: str, task: str, f: Mapping[str, Any]) -> str:
+    cells = [
+        name,
+        task,
+        f"{f['items']} ({f['groups']})",
+        f"{f['ece15']:.3f} ({f['ece15_low']:.3f}-{f['ece15_high']:.3f})",
+        f"{f['floor']:.3f} / {f['grouped_floor']:.3f}",
+        f"{f['brier']:.3f} ({f['brier_low']:.3f}-{f['brier_high']:.3f})",
+        f"{f['mean_probability']:.2f} / {f['positives']:.2f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _sources(found: Mapping[str, Any]) -> Iterator[str]:
@@ -232,6 +275,10 @@ def _share(f: Mapping[str, Any]) -> str:
 def _decisions(f: Mapping[str, Any]) -> str:
     names = ("balanced_sensitivity", "balanced_specificity", "balanced_abstained")
     return " / ".join("-" if f.get(name) is None else f"{f[name]:.2f}" for name in names)
+
+
+def _calibration(f: Mapping[str, Any]) -> str:
+    return f"{_number(f['ece15'])} ({_number(f['ece15_floor'])}), {_number(f.get('brier'))}"
 
 
 def _no_pixel(f: Mapping[str, Any] | None) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.progress import Progress
 
 from model_store.encoder import Encoder
 from training.evaluate import (
@@ -36,7 +38,7 @@ from training.protocol import (
     part_patients,
 )
 
-__all__ = ["CLOSING", "part_figures"]
+__all__ = ["CLOSING", "part_figures", "plain"]
 
 CLOSING = "report"
 BANDS = ((2, 7), (8, 19), (20, 59), (60, 202))
@@ -73,12 +75,26 @@ def part_figures(
         "patients": _patients(encoder, archive, part, found, baseline),
         "patients_by_frames": _by_frames(encoder, archive, part, found),
     }
-    # The sources kept for tests are looked at with the closing figures only.
+    # Closing figures only: the sources kept for tests are not to be chosen by, and calibration on
+    # thousands of items takes minutes.
     if data is not None and part == CLOSING:
         test = embed(encoder, data_items(data, archive, "test"))
         polyps = found.where([i.kind == "frame" and i.polyp is True for i in found.items])
         figures["test_sources"] = source_figures(encoder, test, polyps)
-    return dict(_plain(figures))
+        figures["reliability"] = _reliability(encoder, archive, data, part)
+    return dict(plain(figures))
+
+
+def _reliability(encoder: Encoder, archive: Path, data: Path, part: str) -> dict[str, Any]:
+    """Calibration on 2,000 items and more; windows are cut for it and thrown away."""
+    from training.evidence.decided import Scorer
+    from training.evidence.reliability import reliability_figures
+    from training.report.cache import Cache
+
+    with TemporaryDirectory() as folder, Progress(transient=True) as progress:
+        work = Path(folder)
+        scorer = Scorer(encoder, Cache(work / "embeddings"), work / "frames", progress)
+        return reliability_figures(scorer, archive, data, part)
 
 
 def _patients(
@@ -130,10 +146,10 @@ def _longer(frames: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return [(BANDS[-1][1] + 1, longest)] if longest > BANDS[-1][1] else []
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn what could not be measured (NaN) into None, and tuples into lists: JSON knows both."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

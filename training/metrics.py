@@ -132,7 +132,7 @@ def paired_interval(
     return interval(next(draws) - next(draws))
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share (Wilson 1927); 0 to 1 where nothing was counted."""
     if n == 0:
         return 0.0, 1.0

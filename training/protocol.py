@@ -22,6 +22,7 @@ from training.sources import dev_items, read_split
 
 __all__ = [
     "CALIBRATION_BACKGROUNDS",
+    "HISTOLOGY",
     "PRESENCE_SEEDS",
     "PartPatients",
     "archive_items",

@@ -73,18 +73,19 @@ def average_precision(
 def share_interval(hits: Bools, units: Units, seed: int = 0) -> tuple[float, float, float]:
     """Share of hits with a 95 % interval over resampled groups; NaN of nothing.
 
-    Of all or none no resample differs; Wilson's interval of as many groups stands in then.
+    Of all, of none and of one group no resample differs; Wilson's interval of as many groups as
+    there are stands in then: 55 frames of one clip tell of one clip.
     """
     if not len(hits):
         return float("nan"), float("nan"), float("nan")
-    if hits.all() or not hits.any():
-        groups = len(set(units))
-        return float(hits[0]), *wilson(groups * int(hits[0]), groups)
+    share, groups = float(hits.mean()), len(set(units))
+    if hits.all() or not hits.any() or groups == 1:
+        return share, *wilson(groups * share, groups)
     drawn = [
         float((hits * w).sum() / w.sum()) for w in group_weights(units, _DRAWS, seed) if w.sum() > 0
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(hits.mean()), float(low), float(high)
+    return share, float(low), float(high)
 
 
 def _banded(
