@@ -28,8 +28,8 @@ COLUMNS = [
 ]
 
 
-def write_data(folder: Path) -> tuple[Path, Path]:
-    """Write ``data`` and ``archive`` below a folder: polyps are red, mucosa is pink."""
+def write_data(folder: Path, measured: str = "select") -> tuple[Path, Path]:
+    """Write ``data`` and ``archive`` of ``calibrate`` and one part more: red polyps on pink."""
     data, archive = folder / "data", folder / "archive"
     rows: list[dict[str, object]] = []
     parts: dict[str, str] = {}
@@ -52,7 +52,7 @@ def write_data(folder: Path) -> tuple[Path, Path]:
             | told
         )
 
-    for part in ("select", "calibrate"):
+    for part in (measured, "calibrate"):
         for i in range(6):
             histology = ("neoplastic", "non-neoplastic")[i % 2]
             group = f"bkai_{part}{i}"
@@ -60,7 +60,7 @@ def write_data(folder: Path) -> tuple[Path, Path]:
             frame(group, "BKAI-IGH NeoPolyp-Small", group, "polyp", "", histology=histology)
         parts[f"cvc_{part}"] = part
         for i in range(15):
-            name = f"cvc_{'sc'.index(part[0])}{i:02d}"
+            name = f"cvc_{int(part == measured)}{i:02d}"
             frame(name, "CVC-ClinicDB", f"cvc_{part}", "polyp", "")
     for i in range(4):
         frame(f"n{i}", "Nerthus", f"nerthus{i}", "normal", "BBPS=3; label derived from BBPS")
@@ -70,7 +70,7 @@ def write_data(folder: Path) -> tuple[Path, Path]:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    write_archive(archive, ("select", "calibrate"))
+    write_archive(archive, (measured, "calibrate"))
     write_source_split(archive / "source_split.json", parts)
     _measured(archive / "views" / "views.jsonl")
     return data, archive

@@ -11,15 +11,19 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="needs torch (extra `train`)")
 
+from model_store.bundle import Bundle
+from model_store.encoder import Encoder
 from tests.tiny_bundle import build_tiny_bundle
 from tests.training.drawn_data import BOX, write_data
 from training.__main__ import main
 from training.calibrate import ece_floor
+from training.card_figures import figures_text
 from training.evidence.card_again import differences
 from training.evidence.drawn import OVERLAYS, drawn_folds
 from training.evidence.normals import normal_frames, window_pairs
 from training.evidence.reliability import grouped_floor, reliability
 from training.evidence.sequences import RUN_FRAMES, SMOOTHINGS, runs
+from training.figures import part_figures
 from training.report.operating import share_interval
 from training.sources import dev_items, read_sources, split_sources
 
@@ -197,6 +201,21 @@ def test_card_is_written_anew_and_says_that_the_archive_is_another(
     assert card in told
     assert "the archive is not the bundle's own" in told
     assert "differs" not in told
+
+
+def test_closing_figures_tell_of_calibration_on_thousands_of_items(
+    folder: Path, tmp_path: Path
+) -> None:
+    data, archive = write_data(tmp_path, "report")
+    figures = part_figures(Encoder(Bundle.open(folder / "tiny")), archive, data, "report")
+    for level in ("frames", "patients"):
+        for task in ("malignancy", "polyp_detection"):
+            told = figures["reliability"][level][task]
+            assert told["ece15_low"] <= told["ece15_high"]
+    assert figures["reliability"]["patients"]["malignancy"]["items"] == 2000
+    text = figures_text(figures)
+    assert "Calibration on 2,000 items and more." in text
+    assert f"| patients, anew | malignancy | 2000 ({told['groups']})" in text
 
 
 def test_figures_that_differ_are_named_by_their_place() -> None:
