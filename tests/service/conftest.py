@@ -1,7 +1,9 @@
 """A real server on loopback with the tiny bundle; nothing of ours is replaced by a stand-in."""
 
+import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,6 +103,21 @@ def refused(**settings: object) -> str:
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     return str(done.stderr)
+
+
+def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
+    """Copy a bundle with one JSON file changed and its digest put right again."""
+    shutil.copytree(bundle, out)
+    path, manifest_path = out / name, out / "manifest.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+    manifest = json.loads(manifest_path.read_text())
+    data = path.read_bytes()
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest["files"][name] = entry
+    manifest_path.write_text(json.dumps(manifest))
+    return out
 
 
 @contextmanager

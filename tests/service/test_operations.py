@@ -1,6 +1,5 @@
 """What operators look at: health, readiness, metrics, models, devices, documentation."""
 
-import hashlib
 import json
 import shutil
 import socket
@@ -29,7 +28,7 @@ from service.answers import (
 from service.app import create_app
 from service.settings import Settings
 from tests import tiny_bundle
-from tests.service.conftest import BLACK, Running, Serve, image, patient, problem_of
+from tests.service.conftest import BLACK, Running, Serve, edited, image, patient, problem_of
 
 PNG = {"Content-Type": "image/png"}
 
@@ -43,21 +42,6 @@ def figures(client: httpx.Client) -> dict[tuple[str, ...], float]:
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
-
-
-def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
-    """Copy a bundle with one JSON file changed and its digest put right again."""
-    shutil.copytree(bundle, out)
-    path, manifest_path = out / name, out / "manifest.json"
-    document = json.loads(path.read_text())
-    edit(document)
-    path.write_text(json.dumps(document))
-    manifest = json.loads(manifest_path.read_text())
-    data = path.read_bytes()
-    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    manifest["files"][name] = entry
-    manifest_path.write_text(json.dumps(manifest))
-    return out
 
 
 def test_healthy_service_is_alive_and_ready(client: httpx.Client) -> None:
