@@ -16,11 +16,12 @@ VENV_TEST ?= .venv-test
 VENV_TRAIN ?= .venv-train
 VENV_LLM ?= .venv-llm
 PYTEST_ARGS ?=
+DOCKER ?= docker
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check format lock clean
+.PHONY: help serve test test-service test-llm train check format lock images dashboards clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,9 +86,17 @@ COMPILE = uv pip compile pyproject.toml --group build --universal --python-versi
 
 lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
+	$(COMPILE) --extra gpu --constraints requirements/service.txt --output-file requirements/gpu.txt
 	$(COMPILE) --group dev --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
 	$(COMPILE) --group dev --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
+
+images:  ## Build the images of service and training (several GB); DOCKER=buildah builds without Docker
+	$(DOCKER) build -f docker/service.Dockerfile -t endo-clip .
+	$(DOCKER) build -f docker/training.Dockerfile -t endo-clip-training .
+
+dashboards: $(VENV_TEST)/.stamp  ## Write the dashboards' JSON anew from docker/grafana/dashboards.py
+	$(VENV_TEST)/bin/python docker/grafana/dashboards.py
 
 clean:  ## Remove environments and caches (runs/ stays)
 	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

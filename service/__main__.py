@@ -33,7 +33,7 @@ from service.protocol import HttpProtocol
 from service.settings import Settings, read_settings
 
 # An answer may take as long as a whole exam on a small machine; a stop waits for it that long.
-_GRACE_S = 30
+GRACE_S = 30
 # Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
 _KEEP_ALIVE_S = 75
 _logger = logging.getLogger("service")
@@ -86,7 +86,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=GRACE_S,
     )
 
 
