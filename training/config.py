@@ -143,6 +143,8 @@ class AttunementConfig:
         impression: Use the endoscopist's impression sentences as text.
         class_weight: Weight of the class-sentence losses.
         single_source: Share of batches drawn from one source.
+        runs: Trainings of the stage, each from stage 1 with its own order and augmentation, whose
+            weights are averaged.
     """
 
     steps: int
@@ -156,6 +158,7 @@ class AttunementConfig:
     impression: bool
     class_weight: float
     single_source: float
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class UnificationConfig:
         records: Records a step (paper: 8).
         frames: Frames of a record at most.
         longest: Background frames that lengthen a record at most, log-uniformly; 0 = none.
-        lr: Peak learning rate of the towers; the unify module takes ten times as much.
+        lr: Peak learning rate of the towers; the unify module takes twice as much.
         px: Side of the training pixels.
         tau: Temperature of the unified soft labels.
         class_weight: Weight of the class sentences pooled by their positive query.
@@ -233,7 +236,7 @@ class Recipe:
 
 _TABLES = ("model", "cleansing", "attunement", "unification")
 POSITIVE = (
-    *("batch", "lr", "px", "tau", "records", "frames", "steps", "canaries"),
+    *("batch", "lr", "px", "tau", "records", "frames", "steps", "runs", "canaries"),
     *("cache_mb", "accumulate", "checkpoint_s"),
 )
 SHARES = (
