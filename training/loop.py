@@ -239,16 +239,16 @@ def _shown(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("loss {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     writer = SummaryWriter(str(folder / "tensorboard" / name), purge_step=done)
     with writer, Progress(*columns) as progress:
-        bar = progress.add_task(name, total=steps, completed=done, loss=float("nan"))
+        bar = progress.add_task(name, total=steps, completed=done, loss="-")
 
         def show(step: int, row: dict[str, float]) -> None:
             for key, value in row.items():
                 writer.add_scalar(f"{name}/{key}", value, step)
-            progress.update(bar, advance=1, loss=row["total"])
+            progress.update(bar, advance=1, loss=f"{row['total']:.3f}")
 
         yield show

@@ -14,7 +14,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (extra `train`)")
 pytest.importorskip("open_clip", reason="needs open_clip (extra `train`)")
 
-from tests.training.tiny_stages import STAGES, run_stages, tiny_bench  # noqa: E402
+from tests.training.tiny_stages import (  # noqa: E402
+    STAGES,
+    kept_frames,
+    run_stages,
+    tiny_bench,
+    tiny_exams,
+    tiny_recipe,
+)
+from training.attunement import AttunementTask, Sampler, attune  # noqa: E402
 from training.batches import Augmentation  # noqa: E402
 from training.errors import ConfigError, Diverged, FrameUnreadable, StaleInput  # noqa: E402
 from training.loop import Schedule, train  # noqa: E402
@@ -220,3 +228,27 @@ def test_a_run_killed_once_and_stopped_once_gives_the_losses_of_one_that_was_not
         )
         assert len(first) == 40
         assert second == pytest.approx(first, abs=1e-5)
+
+
+def test_stage_2_of_several_runs_is_the_mean_of_them_and_resumes(tmp_path: Path) -> None:
+    exams, schedule = tiny_exams(tmp_path / "frames"), Schedule(2, 1e-3, 1, 1e9)
+    config = tiny_recipe(**{"attunement.runs": 2}).attunement
+    sampler = Sampler(exams, kept_frames(exams), config)
+    (whole := tmp_path / "whole").mkdir()
+    attune(whole, tiny_bench(), sampler, schedule)
+    found = torch.load(whole / "weights.pt", weights_only=True)
+    alone = []
+    for run in (1, 2):
+        (folder := tmp_path / str(run)).mkdir()
+        bench = tiny_bench()
+        train(folder, AttunementTask(sampler, run), bench, schedule)
+        alone.append(bench.model.state_dict())
+    assert not torch.equal(alone[0]["clip.visual.head.weight"], alone[1]["clip.visual.head.weight"])
+    for name, value in found.items():
+        assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2, atol=1e-7), name
+    # Cut off after the first run: its checkpoint stands, the second has none.
+    (whole / "weights.pt").unlink()
+    (whole / "attunement2.ckpt").unlink()
+    attune(whole, tiny_bench(), sampler, schedule)
+    again = torch.load(whole / "weights.pt", weights_only=True)
+    assert all(torch.equal(value, again[name]) for name, value in found.items())

@@ -17,9 +17,10 @@ __all__ = ["stage_curves"]
 
 Floats = npt.NDArray[np.float64]
 
+_MORE_RUNS = {f"attunement{run}.csv": f"Run {run}" for run in range(2, 10)}
 _STAGES = {
     "1-cleansing": ("Cleansing", {"round1.csv": "Round 1", "round2.csv": "Round 2"}),
-    "2-attunement": ("Attunement", {"attunement.csv": "Attunement"}),
+    "2-attunement": ("Attunement", {"attunement.csv": "Attunement"} | _MORE_RUNS),
     "3-unification": ("Unification", {"unification.csv": "Unification"}),
 }
 _APART = {
@@ -48,7 +49,7 @@ def _stage(inputs: Inputs, stage: str, title: str, files: dict[str, str]) -> Fin
         panels += _panels(words, steps, columns)
         told.append(f"{words}: {_words(columns)}")
     counts = ", ".join(f"{len(columns['total']):,}" for columns in tables.values())
-    names = [f"{stage}/{name}" for name in files]
+    names = [f"{stage}/{name}" for name, words in files.items() if words in tables]
     source = inputs.source(*names, stage=stage, items=f"{counts} steps")
     reading = "; ".join(told) + (". The stage is not finished." if unfinished else ".")
     return Finding(key, title, reading, source, panels)
