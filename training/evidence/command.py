@@ -33,7 +33,12 @@ def add_commands(commands: Any) -> None:
         default="select",
         help="part of the split (default: select); report is for closing figures only",
     )
-    evidence.add_argument("--out", type=Path, help="JSON file (default: runs/evidence-<part>.json)")
+    evidence.add_argument(
+        "--out",
+        type=Path,
+        help="JSON file (default: runs/evidence-<part>.json); as RUN/evidence-<part>.json it is "
+        "shown by `training report RUN`",
+    )
     evidence.add_argument("--page", type=Path, help="Markdown file (default: beside --out)")
     evidence.add_argument(
         "--work",

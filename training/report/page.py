@@ -28,6 +28,7 @@ from training.report import (
     gallery,
     mentions,
     overview,
+    signatures,
     strata,
 )
 from training.report.blocks import Finding, Missing, Section
@@ -86,7 +87,7 @@ _PLANS = (
         "The packed bundle, through the code that serves it.",
         (evaluated.curves_of_tasks, evaluated.decisions_of_tasks, strata.by_stratum),
     ),
-    _Plan("failures", "Failure gallery", "", (gallery.failures,)),
+    _Plan("failures", "Failures", "", (gallery.failures, signatures.failure_signatures)),
 )
 
 _CHECKS = (
