@@ -30,10 +30,9 @@ from service.errors import SettingsInvalid
 from service.keys import Keyring
 from service.listening import listen, load_certificate, tls_context
 from service.protocol import HttpProtocol
+from service.server import Server
 from service.settings import Settings, read_settings
 
-# An answer may take as long as a whole exam on a small machine; a stop waits for it that long.
-GRACE_S = 30
 # Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
 _KEEP_ALIVE_S = 75
 _logger = logging.getLogger("service")
@@ -57,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_banner(listener, settings, app.state.engine), flush=True)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: _read_again(app, config))
-    # uvicorn stops in order on either signal and then raises it again, for whoever started it: both
+    # The server ends in order on either signal and raises it again, for whoever started it: both
     # end here, so that a stop that was asked for is exit code 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(app, config).run(sockets=[listener])
     return 0
 
 
@@ -86,7 +85,6 @@ def configure(app: FastAPI) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
     )
 
 

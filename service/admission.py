@@ -10,6 +10,7 @@ take all that is free: so n clients that flood hold 1/(n + 1) of a bound each, a
 next still finds room. Everything here runs on the event loop.
 """
 
+import asyncio
 import math
 import time
 from collections import defaultdict
@@ -103,6 +104,20 @@ class Admission:
         self._rate = ServiceRate(clock)
         self._total: dict[str, float] = defaultdict(float)
         self._clients: dict[str, dict[str, float]] = {}
+        self._permits: set[Permit] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._permits
+
+    def give_up(self) -> None:
+        """End all requests that are under way; see `Permit.given_up`."""
+        now = asyncio.get_running_loop().time()
+        for permit in self._permits:
+            permit.given_up = True
+            if permit.bound is not None:
+                permit.bound.reschedule(now)
 
     @contextmanager
     def enter(self, client: str, declared_bytes: int = 0) -> Iterator["Permit"]:
@@ -124,9 +139,11 @@ class Admission:
         self._check(permit, "bytes", declared_bytes)
         self._check(permit, "frames", 1)
         self._check_wait(permit)
+        self._permits.add(permit)
         try:
             yield permit
         finally:
+            self._permits.discard(permit)
             self._give_back(permit, {kind: permit.held[kind] for kind in list(permit.held)})
 
     def pending(self) -> Mapping[str, int]:
@@ -196,11 +213,15 @@ class Permit:
     Attributes:
         client: whose request it is.
         held: what it holds now, by kind.
+        bound: the time by which it must be done, while it is under way.
+        given_up: whether `bound` was brought forward because the service ends.
     """
 
     def __init__(self, admission: Admission, client: str) -> None:
         self.client = client
         self.held: dict[str, float] = defaultdict(float)
+        self.bound: asyncio.Timeout | None = None
+        self.given_up = False
         self._admission = admission
         self._each: Mapping[str, float] = {}
         self._due = 0.0

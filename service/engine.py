@@ -50,6 +50,7 @@ NAMED_TASKS: Mapping[str, str] = {
 OPERATING_POINTS = ("balanced", "sensitivity_first", "specificity_first")
 _CACHED_SETS = 64
 _STUCK_S = 60.0
+_STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,15 @@ class Engine:
         self._started = True
         self.health.start()
 
+    def refuse(self) -> None:
+        """Take no new requests; those that have begun go on."""
+        self._stopping = True
+
     def stop(self) -> None:
-        """Finish what was accepted, then end the threads."""
+        """Finish what was accepted, then end the threads; one that is stuck is left behind."""
         self._stopping = True
         self.health.stop()
-        self._batcher.stop()
+        self._batcher.stop(_STOP_S)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -153,7 +158,7 @@ class Engine:
         """Raise what stands against answering requests.
 
         Raises:
-            ShuttingDown: `stop` was called.
+            ShuttingDown: `refuse` or `stop` was called.
             NotReady: with the first reason.
         """
         if self._stopping:

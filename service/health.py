@@ -108,7 +108,7 @@ class Health:
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PAUSE_S)
 
     def suspect(self) -> None:
         """Look now: something has failed."""

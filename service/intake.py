@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.admission import Permit
-from service.errors import ClientTooSlow, DeadlineExceeded, InvalidRequest
+from service.errors import ClientTooSlow, DeadlineExceeded, InvalidRequest, ShuttingDown
 
 __all__ = [
     "BEGAN",
@@ -71,29 +71,38 @@ def counted(request: Request, permit: Permit, patience_s: float) -> Request:
 
 
 @asynccontextmanager
-async def deadline(request: Request) -> AsyncIterator[None]:
-    """Drop what is done inside when the request's deadline passes.
+async def deadline(request: Request, permit: Permit) -> AsyncIterator[None]:
+    """Drop what is done inside when the request's deadline passes, or the service ends.
 
     Raises:
         DeadlineExceeded: it did, counted from the first byte of the request.
+        ShuttingDown: the service gave the request up.
         InvalidRequest: the header is not a number of the allowed range.
     """
+    bound = asyncio.timeout_at(_until(request))
+    try:
+        async with bound:
+            permit.bound = bound
+            yield
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        if permit.given_up:
+            raise ShuttingDown from None
+        raise DeadlineExceeded from None
+    finally:
+        permit.bound = None
+
+
+def _until(request: Request) -> float | None:
     sent = request.headers.getlist(DEADLINE_HEADER)
     if not sent:
-        yield
-        return
+        return None
     if len(sent) > 1 or not _DEADLINE_MS.fullmatch(sent[0]) or int(sent[0]) > LONGEST_DEADLINE_MS:
         raise InvalidRequest(
             f"{DEADLINE_HEADER}: expected one whole number of milliseconds, 1 to "
             f"{LONGEST_DEADLINE_MS}"
         )
     now = asyncio.get_running_loop().time()
-    until = getattr(request.state, BEGAN, now) + int(sent[0]) / 1000
-    bound = asyncio.timeout_at(until)
-    try:
-        async with bound:
-            yield
-    except TimeoutError:
-        if not bound.expired():
-            raise
-        raise DeadlineExceeded from None
+    began: float = getattr(request.state, BEGAN, now)
+    return began + int(sent[0]) / 1000

@@ -111,7 +111,7 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
     rate.check()
     with admission.enter(client_of(request), declared_bytes(request)) as permit:
         try:
-            async with deadline(request):
+            async with deadline(request, permit):
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
                     sent = await read_request(incoming, task.models, engine.form_limits)

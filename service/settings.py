@@ -117,6 +117,20 @@ class Settings(BaseModel):
     min_side_px: int = Field(default=64, ge=1, description="Shorter side of a frame, at least.")
     max_frames: int = Field(default=512, ge=1, description="Frames of a request, all patients.")
     max_patients: int = Field(default=64, ge=1, description="Patients of a request.")
+    grace_s: float = Field(
+        default=30.0,
+        ge=3,
+        le=3600,
+        description="Seconds from SIGTERM to the end of the process, at most. What is not done by "
+        "then is answered 503; raise it to the time of the largest exam.",
+    )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM for which an idle service still listens and answers "
+        "503, so that balancers that ask for readiness notice.",
+    )
     max_pending_frames: int = Field(
         default=1024,
         ge=1,

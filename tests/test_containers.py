@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.__main__ import GRACE_S
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -68,7 +68,7 @@ def test_lock_down_guard_can_fail():
 
 def test_a_stop_waits_as_long_as_the_service_may_take():
     for name in ("endo-clip", "endo-clip-gpu"):
-        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > GRACE_S
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().grace_s
 
 
 def test_profiles_are_those_of_the_documents():

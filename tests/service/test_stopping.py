@@ -1,0 +1,115 @@
+"""SIGTERM, as an operator sends it to the real process."""
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.conftest import command, image, problem_of
+from tests.service.test_operations import figures
+
+PNG = {"Content-Type": "image/png"}
+
+
+@dataclass
+class Process:
+    """A running service, and a thread pool to ask it from."""
+
+    popen: "subprocess.Popen[str]"
+    client: httpx.Client
+    threads: ThreadPoolExecutor
+    heavy: bytes
+
+    def exam(self, frames: int) -> httpx.Response:
+        parts = [("frames", ("x", self.heavy))] * frames
+        with httpx.Client(base_url=self.client.base_url, timeout=90) as client:
+            return client.post("/v1/malignancy", files=parts)
+
+    def until_busy(self) -> None:
+        until = time.monotonic() + 30
+        while not figures(self.client)[("endoclip_pending_frames",)]:
+            assert time.monotonic() < until
+
+    def ended(self, within_s: float) -> int:
+        """Exit code; the log must hold no traceback."""
+        _, log = self.popen.communicate(timeout=within_s)
+        assert "Traceback" not in log
+        return self.popen.returncode
+
+
+@contextmanager
+def started(**settings: object) -> Iterator[Process]:
+    settings = {"port": 0, "decode_threads": 1} | settings
+    with subprocess.Popen(**command(**settings)) as popen:  # type: ignore[call-overload]
+        url = re.search(r"http://127\.0\.0\.1:\d+", popen.stdout.readline())[0]  # type: ignore[index]
+        try:
+            with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(4) as threads:
+                assert client.get("/readyz").status_code == 200
+                yield Process(popen, client, threads, image(size=(2000, 2000)))
+        finally:
+            popen.kill()
+
+
+def test_work_under_way_is_finished_while_new_work_is_refused(bundle: Path) -> None:
+    with started(bundle=bundle, grace_s=120) as process:
+        asked = process.threads.submit(process.exam, 10)
+        process.until_busy()
+        process.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        refused = process.client.post("/v1/malignancy", content=image(), headers=PNG)
+        unready = process.client.get("/readyz")
+        alive = process.client.get("/healthz")
+        for answer in (refused, unready):
+            problem_of(answer, 503, "shutting_down")
+            assert int(answer.headers["retry-after"]) > 0
+        assert alive.status_code == 200
+        assert not asked.done()
+        assert asked.result().json()["patients"][0]["frames_scored"] == 10
+        assert process.ended(60) == 0
+
+
+def test_work_that_outlasts_the_grace_is_answered_503_and_the_exit_code_is_0(bundle: Path) -> None:
+    with started(bundle=bundle, grace_s=3) as process:
+        asked = process.threads.submit(process.exam, 80)
+        process.until_busy()
+        began = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        answer = asked.result()
+        problem_of(answer, 503, "shutting_down")
+        assert process.ended(30) == 0
+        # The grace, and what a busy machine adds to it.
+        assert time.monotonic() - began < 12
+
+
+def test_idle_service_listens_while_it_drains(bundle: Path) -> None:
+    with started(bundle=bundle, drain_s=1.5) as process:
+        process.popen.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        time.sleep(0.3)
+        with httpx.Client(base_url=process.client.base_url, timeout=30) as other:
+            problem_of(other.get("/readyz"), 503, "shutting_down")
+        assert process.ended(30) == 0
+        assert time.monotonic() - began > 1.4
+
+
+def test_second_signal_does_not_wait(bundle: Path) -> None:
+    with started(bundle=bundle, drain_s=300) as process:
+        process.popen.send_signal(signal.SIGTERM)
+        problem_of(process.client.get("/readyz"), 503, "shutting_down")
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.ended(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_service_ends_at_once(bundle: Path, number: signal.Signals) -> None:
+    with started(bundle=bundle) as process:
+        process.popen.send_signal(number)
+        assert process.ended(30) == 0
