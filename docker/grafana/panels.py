@@ -1,0 +1,324 @@
+"""What the dashboards show: panels and their queries, in the order in which they stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["CLINICAL", "MODEL", "SERVICE", "Panel"]
+
+_HERE = 'instance=~"$instance"'
+_CASES = f'{_HERE}, task=~"$task", device=~"$device"'
+_AT_POINT = f'{_CASES}, operating_point=~"$operating_point"'
+_PATIENTS, _FRAMES = "patient_decisions_total", "frame_decisions_total"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over time, from 0 up; a table of the labels where the unit is `none`.
+
+    Attributes:
+        title: what is shown.
+        unit: as Grafana names it; the axis of a share ends at 1.
+        about: how to read it.
+        queries: legend → PromQL.
+    """
+
+    title: str
+    unit: str
+    about: str
+    queries: dict[str, str]
+
+
+# ---- queries -------------------------------------------------------------------------------------
+
+
+def _rate(metric: str, by: str, where: str = "") -> str:
+    chosen = f"{_HERE}, {where}" if where else _HERE
+    return f"sum by ({by}) (rate(endoclip_{metric}{{{chosen}}}[$__rate_interval]))"
+
+
+def _mean(metric: str, by: str) -> str:
+    return f"{_rate(f'{metric}_sum', by)} / {_rate(f'{metric}_count', by)}"
+
+
+def _quantile(quantile: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({quantile}, {_rate(f'{metric}_bucket', f'le, {by}')})"
+
+
+def _beyond(limit: str) -> str:
+    phases = 'phase=~"decode|encode"'
+    within = _rate("phase_seconds_bucket", "phase", f'{phases}, le="{limit}"')
+    return f"1 - {within} / {_rate('phase_seconds_count', 'phase', phases)}"
+
+
+def _count(metric: str, by: str, where: str) -> str:
+    return f"sum by ({by}) (increase(endoclip_{metric}{{{where}}}[$window]))"
+
+
+def _decided(metric: str, decision: str, by: str) -> str:
+    part = _count(metric, by, f'{_AT_POINT}, decision="{decision}"')
+    whole = _count(metric, by, f'{_AT_POINT}, decision!="unscored"')
+    return f"{part} / {whole}"
+
+
+def _probability(level: str, quantile: float) -> str:
+    buckets = _count(f"{level}_probability_bucket", "le, task, device", _CASES)
+    return f"histogram_quantile({quantile}, {buckets})"
+
+
+def _up_to() -> str:
+    buckets = _count("frame_probability_bucket", "le", f'{_CASES}, le!="+Inf"')
+    whole = _count("frame_probability_count", "", _CASES)
+    return f"{buckets} / scalar({whole})"
+
+
+def _fates(status: str) -> str:
+    part = _count("frames_total", "reason", f'{_HERE}, status="{status}"')
+    return f"{part} / scalar({_count('frames_total', '', _HERE)})"
+
+
+def _of(metric: str) -> str:
+    return f"{metric}{{{_HERE}}}"
+
+
+# A string begins a row.
+SERVICE: Sequence[str | Panel] = (
+    "Requests",
+    Panel(
+        "Requests",
+        "reqps",
+        "Requests a second by task, whatever their outcome.",
+        {"{{task}}": _rate("requests_total", "task")},
+    ),
+    Panel(
+        "Requests that did not end well",
+        "reqps",
+        "By outcome. `internal` is a fault of the service; `overloaded` and `deadline_exceeded` "
+        "say that it is too small or too slow; most others are the callers'.",
+        {"{{outcome}}": _rate("requests_total", "outcome", 'outcome!="ok"')},
+    ),
+    Panel(
+        "Time to an answer",
+        "s",
+        "Median and 95th percentile by task; a patient of many frames takes longer than a frame.",
+        {
+            "{{task}} p50": _quantile(0.5, "request_seconds", "task"),
+            "{{task}} p95": _quantile(0.95, "request_seconds", "task"),
+        },
+    ),
+    "Phases",
+    Panel(
+        "Mean time by phase",
+        "s",
+        "Where the time goes. `turn` and `queue` are waiting, for a decode thread and for the "
+        "encode worker; the rest is work.",
+        {"{{phase}}": _mean("phase_seconds", "phase")},
+    ),
+    Panel(
+        "95th percentile by phase",
+        "s",
+        "The slow tail of each phase.",
+        {"{{phase}}": _quantile(0.95, "phase_seconds", "phase")},
+    ),
+    Panel(
+        "Beyond the limits of real time",
+        "percentunit",
+        "Share of decodings and of graph runs that took more than 77 ms (13 a second) and more "
+        "than 120 ms (8 a second). A graph run holds up to `ENDOCLIP_MAX_BATCH` frames.",
+        {f"{{{{phase}}}} over {limit} s": _beyond(limit) for limit in ("0.077", "0.12")},
+    ),
+    "Saturation",
+    Panel(
+        "Encode worker busy",
+        "percentunit",
+        "Share of time in which the one worker runs a graph. At 100 % frames wait: a GPU, a "
+        "smaller load or another replica helps.",
+        {"{{instance}}": _rate("phase_seconds_sum", "instance", 'phase=~"encode|text"')},
+    ),
+    Panel(
+        "Processor",
+        "percentunit",
+        "Processor time over the cores that the process may use. At 100 % decoding and encoding "
+        "compete.",
+        {
+            "{{instance}}": f"rate({_of('process_cpu_seconds_total')}[$__rate_interval]) / "
+            f"{_of('endoclip_usable_cores')}"
+        },
+    ),
+    Panel(
+        "Memory",
+        "bytes",
+        "In RAM, of the process; and the bodies of requests that it holds.",
+        {
+            "{{instance}} process": _of("process_resident_memory_bytes"),
+            "{{instance}} bodies": _of("endoclip_pending_bytes"),
+        },
+    ),
+    Panel(
+        "Frames waiting",
+        "short",
+        "Admitted and not yet done; texts and prompts count as frames.",
+        {"{{instance}}": _of("endoclip_pending_frames")},
+    ),
+    Panel(
+        "Length of the queue",
+        "s",
+        "Time that what is waiting will take at the measured rate.",
+        {"{{instance}}": _of("endoclip_queue_seconds")},
+    ),
+    Panel(
+        "Frames of a graph run",
+        "short",
+        "Mean batch. Near `ENDOCLIP_MAX_BATCH` the worker has a backlog; near 1 it has none.",
+        {"{{instance}}": _mean("batch_frames", "instance")},
+    ),
+    Panel(
+        "Frames by fate",
+        "cps",
+        "Frames a second: scored, set aside by the quality gate, rejected as unreadable.",
+        {"{{status}}": _rate("frames_total", "status")},
+    ),
+    Panel(
+        "Frames left undone",
+        "cps",
+        "Admitted and then dropped, by the outcome of their request: nobody reads the answer.",
+        {"{{outcome}}": _rate("frames_dropped_total", "outcome")},
+    ),
+    Panel(
+        "GPU",
+        "percentunit",
+        "Share of time in which a kernel ran, and of memory in use. Empty on a CPU.",
+        {
+            "{{instance}} {{gpu}} busy": _of("endoclip_gpu_utilisation_ratio"),
+            "{{instance}} {{gpu}} memory": f"{_of('endoclip_gpu_memory_used_bytes')} / "
+            f"{_of('endoclip_gpu_memory_bytes')}",
+        },
+    ),
+)
+
+CLINICAL: Sequence[str | Panel] = (
+    "Decisions",
+    Panel(
+        "Patients positive",
+        "percentunit",
+        "Share of scored patients, by task and operating point. A change is one of the patients, "
+        "of the endoscopes or of the model: compare it by device.",
+        {"{{task}} {{operating_point}}": _decided(_PATIENTS, "positive", "task, operating_point")},
+    ),
+    Panel(
+        "Patients positive by device",
+        "percentunit",
+        "The same by device profile. One device apart from the others is a sign of its images, "
+        "not of its patients.",
+        {"{{task}} {{device}}": _decided(_PATIENTS, "positive", "task, device")},
+    ),
+    Panel(
+        "Frames positive",
+        "percentunit",
+        "Share of scored frames, by task and operating point.",
+        {"{{task}} {{operating_point}}": _decided(_FRAMES, "positive", "task, operating_point")},
+    ),
+    Panel(
+        "Low confidence",
+        "percentunit",
+        "Share of scored patients and frames left undecided: too close to the threshold.",
+        {
+            f"{level} {{{{task}}}} {{{{operating_point}}}}": _decided(
+                metric, "abstained", "task, operating_point"
+            )
+            for level, metric in (("patients", _PATIENTS), ("frames", _FRAMES))
+        },
+    ),
+    Panel(
+        "Patients",
+        "short",
+        "Patients answered, by decision; `unscored` had no frame to score.",
+        {"{{task}} {{decision}}": _count(_PATIENTS, "task, decision", _AT_POINT)},
+    ),
+    Panel(
+        "Patients by device",
+        "short",
+        "Patients answered, by device profile.",
+        {"{{device}}": _count(_PATIENTS, "device", _AT_POINT)},
+    ),
+    "Scores",
+    *(
+        Panel(
+            f"Probabilities of {level}s",
+            "percentunit",
+            "Quartiles of the calibrated probability by device; the same at every operating point.",
+            {
+                f"{{{{task}}}} {{{{device}}}} p{percent}": _probability(level, percent / 100)
+                for percent in (25, 50, 75)
+            },
+        )
+        for level in ("patient", "frame")
+    ),
+    Panel(
+        "Distribution of frames' probabilities",
+        "percentunit",
+        "Share of scored frames up to each tenth: lines far apart in the middle are undecided "
+        "frames.",
+        {"up to {{le}}": _up_to()},
+    ),
+    "Frames",
+    Panel(
+        "Set aside by the quality gate",
+        "percentunit",
+        "Share of all frames, by reason. A lamp, a lens or a capture card at its end shows here.",
+        {"{{reason}}": _fates("abstained")},
+    ),
+    Panel(
+        "Rejected as unreadable",
+        "percentunit",
+        "Share of all frames, by code: a fault of what sends them.",
+        {"{{reason}}": _fates("rejected")},
+    ),
+)
+
+MODEL: Sequence[str | Panel] = (
+    Panel(
+        "Ready",
+        "bool",
+        "Whether `/readyz` answers 200: bundle verified, canaries as recorded, worker alive.",
+        {"{{instance}}": _of("endoclip_ready")},
+    ),
+    Panel(
+        "Not ready, by reason",
+        "bool",
+        "Why `/readyz` answers 503; what to do about each: docs/service.md, Readiness.",
+        {"{{instance}} {{reason}}": _of("endoclip_not_ready")},
+    ),
+    Panel(
+        "Canaries",
+        "short",
+        "Largest difference of the self-test from the bundle's record, and the largest that "
+        "passes. It depends on processor, provider and runtime: a jump is worth a look.",
+        {
+            "{{instance}} deviation": _of("endoclip_canary_deviation"),
+            "{{instance}} tolerance": _of("endoclip_canary_tolerance"),
+        },
+    ),
+    Panel(
+        "Running for",
+        "s",
+        "Since the process started; a fall to 0 is a restart.",
+        {"{{instance}}": f"time() - {_of('process_start_time_seconds')}"},
+    ),
+    Panel(
+        "Services by model",
+        "short",
+        "How many services answer with each model. Two models for longer than a roll-out takes "
+        "mean that one exam may be decided in two ways.",
+        {
+            "{{name}} {{version}} {{execution_provider}}": "count by (name, version, "
+            f"execution_provider) ({_of('endoclip_model_info')})"
+        },
+    ),
+    Panel(
+        "Models",
+        "none",
+        "Name, version, digest and provider of each service's model.",
+        {"": _of("endoclip_model_info")},
+    ),
+    Panel("Services", "none", "Version of each service.", {"": _of("endoclip_build_info")}),
+)
