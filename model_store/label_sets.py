@@ -143,12 +143,13 @@ def _check_labels(label_set: LabelSet) -> None:
     for index, name in enumerate(names):
         if not name.strip() or len(name) > MAX_LABEL_CHARS:
             raise LabelSetInvalid(
-                f"expected a label of 1 to {MAX_LABEL_CHARS} characters; found {name[:80]!r}",
+                f"expected a label of 1 to {MAX_LABEL_CHARS} characters; found one of {len(name)}",
                 f"/{index}/label",
             )
         if name in names[:index]:
             raise LabelSetInvalid(
-                f"expected distinct labels; found {name} repeated", f"/{index}/label"
+                f"expected distinct labels; found that of /{names.index(name)} again",
+                f"/{index}/label",
             )
     if label_set.positive is not None and label_set.positive not in names:
         raise LabelSetInvalid(
@@ -161,13 +162,10 @@ def _check_prompts(label: Label, index: int) -> None:
     at = f"/{index}/prompts"
     count = len(label.prompts)
     if not 1 <= count <= MAX_PROMPTS:
-        raise LabelSetInvalid(
-            f"expected 1 to {MAX_PROMPTS} prompts for {label.label!r}; found {count}", at
-        )
+        raise LabelSetInvalid(f"expected 1 to {MAX_PROMPTS} prompts of a label; found {count}", at)
     for number, prompt in enumerate(label.prompts):
         if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARS:
             raise LabelSetInvalid(
-                f"expected prompts of 1 to {MAX_PROMPT_CHARS} characters for {label.label!r}; "
-                f"found one of {len(prompt)}",
+                f"expected prompts of 1 to {MAX_PROMPT_CHARS} characters; found {len(prompt)}",
                 f"{at}/{number}",
             )

@@ -29,6 +29,7 @@ from service.engine import Engine
 from service.errors import SettingsInvalid
 from service.keys import Keyring
 from service.listening import listen, load_certificate, tls_context
+from service.logs import Event, set_up_logging
 from service.protocol import HttpProtocol
 from service.server import Server
 from service.settings import Settings, read_settings
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EndoClipError, OSError) as error:
         print(f"endo-clip: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    _set_up_logging(settings.log_level.upper())
+    set_up_logging(settings.log_level, given.log_format or settings.log_format)
     print(_banner(listener, settings, app.state.engine), flush=True)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: _read_again(app, config))
@@ -88,18 +89,6 @@ def configure(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        level=logging.WARNING,
-        stream=sys.stderr,
-    )
-    # Only our own loggers follow the setting: at `debug`, Pillow's would write out image metadata.
-    logging.getLogger("service").setLevel(level)
-    # Its warnings count bytes of a body that is refused anyway.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-
-
 def _read_again(app: FastAPI, config: uvicorn.Config) -> None:
     """Take over keys and certificate as they are now; what cannot be read stays as it was."""
     keyring: Keyring | None = app.state.keyring
@@ -109,9 +98,9 @@ def _read_again(app: FastAPI, config: uvicorn.Config) -> None:
         try:
             load_certificate(config.ssl, app.state.settings)
         except SettingsInvalid as error:
-            _logger.error("certificate=unusable reason=%s", error)
+            _logger.error(Event("certificate", state="unusable", reason=error))
         else:
-            _logger.info("certificate=read")
+            _logger.info(Event("certificate", state="read"))
 
 
 def _banner(listener: socket.socket, settings: Settings, engine: Engine) -> str:

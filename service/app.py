@@ -31,6 +31,7 @@ from service.middleware import RequestEnvelope
 from service.openapi import describe
 from service.scoring import model_info
 from service.settings import Settings
+from service.traces import Traces
 from service.turns import Turns
 
 __all__ = ["create_app"]
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.keyring = keyring
+    app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
     app.state.admission = _admission(settings)
     app.state.metrics = metrics
@@ -81,7 +83,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operations.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)
-    app.add_middleware(RequestEnvelope, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestEnvelope, max_body_bytes=settings.max_body_bytes, traces=app.state.traces
+    )
     _describe_once(app)
     return app
 
@@ -97,13 +101,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.to_thread(engine.stop)
+        traces: Traces | None = app.state.traces
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
 
 async def _docs() -> HTMLResponse:
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
-async def _translate_http(request: Request, error: Exception) -> Any:
+async def _translate_http(_request: Request, error: Exception) -> Any:
     """Turn an error of Starlette's own into one of the table; the envelope writes it."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405:
@@ -112,7 +119,7 @@ async def _translate_http(request: Request, error: Exception) -> Any:
         if "GET" in allowed and "HEAD" not in allowed:  # the envelope turns HEAD into GET
             allowed = f"{allowed}, HEAD"
         raise NotFound(
-            f"Nothing here for {request.method[:16]}; allowed: {allowed}.",
+            f"Nothing here for this method; allowed: {allowed}.",
             headers={"Allow": allowed},
         ) from None
     if status == 404:

@@ -8,14 +8,17 @@ import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from service.errors import SettingsInvalid
 from service.keys import Key, Scope, change_keys, new_key, read_keys
+from service.logs import LogFormat
 
 __all__ = ["make_parser", "run_keys"]
 
 _EPILOG = """\
 examples:
+  python -m service --log-format text
   python -m service keys add --file keys.json --name pacs-1 --scope score --frames-per-second 50
   python -m service keys add --file keys.json --name prometheus --scope metrics
   ENDOCLIP_HOST=0.0.0.0 ENDOCLIP_KEYS=keys.json python -m service
@@ -36,6 +39,12 @@ def make_parser() -> argparse.ArgumentParser:
         description="Serve a bundle over HTTP until stopped.",
         epilog=_EPILOG,
         formatter_class=plain,
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=get_args(LogFormat),
+        help="log lines as JSON for machines or as text for people; default: ENDOCLIP_LOG_FORMAT, "
+        "else json",
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
     keys = commands.add_parser(

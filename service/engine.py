@@ -37,6 +37,7 @@ from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
 from service.health import Health, Reason
 from service.metrics import Metrics, Phase
+from service.record import phase, waited_for_turn
 from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
 
 __all__ = ["NAMED_TASKS", "OPERATING_POINTS", "Engine", "Frame", "all_of"]
@@ -206,20 +207,23 @@ class Engine:
         """
         since = time.perf_counter()
         async with permit.turn() as turn:
+            waited_for_turn(since)
             loop = asyncio.get_running_loop()
             try:
-                pixels, reason = await loop.run_in_executor(
-                    self._pool, self._read, frame, box, since
-                )
+                with phase(Phase.DECODE):
+                    pixels, reason = await loop.run_in_executor(
+                        self._pool, self._read, frame, box, since
+                    )
             except ImageRejected as error:
                 return Frame(rejected=error)
             turn.prepared()
             if reason is not None:
                 return Frame(abstained=reason)
-            if grid:
-                embedding, places = await self._submit("grids", (time.perf_counter(), pixels))
-                return Frame(embedding=embedding, grid=places)
-            return Frame(embedding=await self._submit("frames", (time.perf_counter(), pixels)))
+            with phase(Phase.ENCODE):
+                if grid:
+                    embedding, places = await self._submit("grids", (time.perf_counter(), pixels))
+                    return Frame(embedding=embedding, grid=places)
+                return Frame(embedding=await self._submit("frames", (time.perf_counter(), pixels)))
 
     async def encode_texts(self, texts: Sequence[str], permit: Permit) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
@@ -260,9 +264,12 @@ class Engine:
             return await asyncio.to_thread(score_patient, *arguments)
 
     async def _in_turn(self, kind: str, value: Any, permit: Permit, frames: int) -> Any:
+        since = time.perf_counter()
         async with permit.turn(frames) as turn:
+            waited_for_turn(since)
             turn.prepared()
-            return await self._submit(kind, value)
+            with phase(Phase.TEXT):
+                return await self._submit(kind, value)
 
     async def _submit(self, kind: str, value: Any) -> Any:
         try:

@@ -323,11 +323,18 @@ def problem(error: Exception, request_id: str) -> tuple[int, dict[str, Any], dic
 
 def _faults(error: Exception) -> Sequence[Fault]:
     if isinstance(error, InvalidInput) and error.pointer:
-        return [Fault(error.pointer, str(error))]
+        return [Fault(error.pointer, _words(error))]
     return error.faults if isinstance(error, ServiceError) else ()
 
 
 def _detail(error: Exception, code: ErrorCode) -> str:
     if code is ErrorCode.INTERNAL:
         return _INTERNAL_DETAIL
-    return error.detail if isinstance(error, ServiceError) else str(error)
+    return error.detail if isinstance(error, ServiceError) else _words(error)
+
+
+def _words(error: Exception) -> str:
+    """Say what was expected, without the caller's own words: the pointer shows where they stand."""
+    if isinstance(error, UnknownDevice | UnknownLabelSet | UnknownOperatingPoint):
+        return f"expected {error.kind} out of {', '.join(error.known)}; found another name"
+    return str(error)

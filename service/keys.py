@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import SettingsInvalid, Unauthenticated
+from service.logs import Event
 from service.rates import FrameRate
 
 __all__ = ["Caller", "Key", "Keyring", "Scope", "change_keys", "new_key", "read_keys"]
@@ -144,10 +145,11 @@ class Keyring:
         try:
             keys = read_keys(self._path)
         except SettingsInvalid as error:
-            _logger.error("keys=unreadable in_force=%d reason=%s", len(self._callers), error)
+            kept = len(self._callers)
+            _logger.error(Event("keys", state="unreadable", in_force=kept, reason=error))
             return
         self._callers = {key.id: self._kept(key) for key in keys}
-        _logger.info("keys=read in_force=%d", len(keys))
+        _logger.info(Event("keys", state="read", in_force=len(keys)))
 
     def _kept(self, key: Key) -> Caller:
         before = self._callers.get(key.id)

@@ -31,6 +31,7 @@ from service import __version__
 from service.errors import TABLE, ErrorCode
 from service.gpu import GpuCollector
 from service.health import Reason
+from service.record import phase as phase_of_record
 
 __all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics", "Phase"]
 
@@ -190,9 +191,10 @@ class Metrics:
 
     @contextmanager
     def timed(self, phase: Phase) -> Iterator[None]:
-        """Count the time inside; nothing for what ends in an error."""
+        """Count the time inside; what ends in an error is in the request's record alone."""
         started = time.perf_counter()
-        yield
+        with phase_of_record(phase):
+            yield
         self.observe(phase, time.perf_counter() - started)
 
     def count_batch(self, frames: int) -> None:

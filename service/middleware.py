@@ -1,8 +1,8 @@
 """Around every request: its id, the body's limit, the last net for errors, one log line.
 
 Pure ASGI, so that nothing is buffered on the way. HEAD is answered as GET is, without the body, on
-every path that has GET. Logs hold ids, sizes and codes; never a query
-string (it may carry a pseudonym), a name or a byte of content.
+every path that has GET. What is logged of a request is its `Record`: ids, sizes and codes; never a
+query string (it may carry a pseudonym), a name or a byte of content.
 """
 
 import asyncio
@@ -10,19 +10,21 @@ import logging
 import re
 import secrets
 import time
-import traceback
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_store.errors import BundleError, EncodeFailed
 from service import jsonio
-from service.errors import MalformedRequest, PayloadTooLarge, problem
+from service.errors import ErrorCode, MalformedRequest, PayloadTooLarge, code_of, problem
+from service.logs import Event, failure_fields
+from service.record import Record, begin
+from service.traces import Traces
 
 __all__ = [
     "LINGER_S",
     "PROBLEM_TYPE",
+    "REFUSAL",
     "RequestEnvelope",
     "fixed_headers",
     "log_failure",
@@ -32,6 +34,8 @@ __all__ = [
 PROBLEM_TYPE = "application/problem+json"
 # How long a client that still sends is given to see the answer before the close.
 LINGER_S = 1.0
+# Where the connection notes, in the scope's state, that it has refused the rest of a request.
+REFUSAL = "refusal"
 # For answers that a browser is led to. No Strict-Transport-Security: it would bind every other port
 # of the host name too; where all of them speak TLS, the proxy in front can say so.
 _SECURITY_HEADERS = {
@@ -51,44 +55,64 @@ _logger = logging.getLogger(__name__)
 class RequestEnvelope:
     """ASGI middleware; `scope["state"]["request_id"]` is the id below it."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, traces: Traces | None = None) -> None:
+        """Wrap an app.
+
+        Args:
+            app: what answers.
+            max_body_bytes: of a request.
+            traces: where requests are traced to, if anywhere.
+        """
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await _Exchange(self._app, self._max_body_bytes, scope, receive, send).run()
+        limit, traces = self._max_body_bytes, self._traces
+        await _Exchange(self._app, limit, traces, scope, receive, send).run()
 
 
 class _Exchange:
     """One request and its answer."""
 
     def __init__(
-        self, app: ASGIApp, limit: int, scope: Scope, receive: Receive, send: Send
+        self,
+        app: ASGIApp,
+        limit: int,
+        traces: Traces | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        self._app, self._limit = app, limit
+        self._app, self._limit, self._traces = app, limit, traces
         self._receive, self._send = receive, send
         self._method = scope["method"]
         self._scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self._id = request_id_of(scope)
         self._bytes_in = 0
         self._body_ended = not _has_body(scope)
-        self._status = 0
+        self._record = Record(self._id, self._method if self._method in _METHODS else "-")
 
     async def run(self) -> None:
-        started = time.perf_counter()
+        begin(self._record)
         try:
             await self._app(self._scope, self._count, self._stamp)
+        except asyncio.CancelledError:
+            # By the server alone, when a stop has waited long enough.
+            self._record.outcome = ErrorCode.SHUTTING_DOWN.value
+            raise
         except Exception as error:
-            if self._status:
+            self._record.outcome = code_of(error).value
+            if self._record.status:
                 log_failure(error, self._id)
                 raise
             await self._send_problem(error)
         finally:
-            self._log(started)
+            self._tell()
 
     def _check_declared(self) -> None:
         declared = Headers(scope=self._scope).get("content-length")
@@ -113,7 +137,7 @@ class _Exchange:
 
     async def _stamp(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            self._record.status = message["status"]
             headers = MutableHeaders(scope=message)
             for name, value in fixed_headers(self._id).items():
                 headers.setdefault(name, value)
@@ -151,18 +175,19 @@ class _Exchange:
                 while not self._body_ended:
                     self._body_ended = not (await self._receive()).get("more_body", False)
 
-    def _log(self, started: float) -> None:
+    def _tell(self) -> None:
+        record, scope = self._record, self._scope
+        record.ended_ns = time.perf_counter_ns()
         # The route's template, not the path: a path is the caller's text.
-        route = getattr(self._scope.get("route"), "path", "-")
-        _logger.info(
-            "request method=%s route=%s status=%d bytes_in=%d ms=%.1f request_id=%s",
-            self._method if self._method in _METHODS else "-",
-            route,
-            self._status,
-            self._bytes_in,
-            (time.perf_counter() - started) * 1000,
-            self._id,
-        )
+        record.route = getattr(scope.get("route"), "path", "-")
+        record.client = scope["state"].get("client")
+        record.bytes_in = self._bytes_in
+        refusal: Record | None = scope["state"].get(REFUSAL)
+        if refusal is not None:
+            record.status, record.outcome = refusal.status, refusal.outcome
+        _logger.info(Event("request", **record.fields()))
+        if self._traces is not None:
+            self._traces.add(record, Headers(scope=scope).get("traceparent", ""))
 
 
 def request_id_of(scope: Scope) -> str:
@@ -185,19 +210,5 @@ def _has_body(scope: Scope) -> bool:
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
-    """Log where an error came from, without its text: that may quote what a client sent.
-
-    Two kinds are logged in full, causes included, for they hold no content and are what an operator
-    needs: `EncodeFailed` (the runtime's own messages of shapes and memory) and `BundleError`.
-    """
-    places = traceback.extract_tb(error.__traceback__)[-4:]
-    trail = " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))
-    causes = []
-    cause: BaseException | None = error
-    while cause is not None:
-        inside = isinstance(error, BundleError | EncodeFailed)
-        causes.append(f"{type(cause).__name__}: {cause}" if inside else type(cause).__name__)
-        cause = cause.__cause__
-    _logger.error(
-        "failure request_id=%s error=%s at=%s", request_id, " <- ".join(causes), trail or "-"
-    )
+    """Log where an error came from; never what it says."""
+    _logger.error(Event("failure", request_id=request_id, **failure_fields(error)))

@@ -17,9 +17,11 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import jsonio
-from service.errors import ClientTooSlow, MalformedRequest, ServiceError, problem
+from service.errors import ClientTooSlow, MalformedRequest, ServiceError, code_of, problem
 from service.intake import BEGAN
-from service.middleware import LINGER_S, PROBLEM_TYPE, fixed_headers, request_id_of
+from service.logs import Event
+from service.middleware import LINGER_S, PROBLEM_TYPE, REFUSAL, fixed_headers, request_id_of
+from service.record import Record
 
 __all__ = ["HttpProtocol"]
 
@@ -90,9 +92,16 @@ class HttpProtocol(H11Protocol):
     def _refuse(self, error: ServiceError) -> None:
         self._refused = True
         self._end_head()
-        request_id = self._drop_request() or secrets.token_hex(16)
+        dropped = self._drop_request()
+        request_id = dropped or secrets.token_hex(16)
         status, document, _ = problem(error, request_id)
-        _logger.info("request method=- route=- status=%d request_id=%s", status, request_id)
+        record = Record(request_id, "-", status=status, outcome=code_of(error).value)
+        if dropped:
+            # The app has begun on it, and writes its one line.
+            cast(Scope, self.scope)["state"][REFUSAL] = record
+        else:
+            record.ended_ns = record.began_ns
+            _logger.info(Event("request", **record.fields()))
         # An answer that has begun ends here; no second one can follow it.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._send_problem(status, jsonio.write(document), request_id)

@@ -27,6 +27,7 @@ from service.forms import (
 from service.guard import rate_of
 from service.intake import client_of, counted, deadline, declared_bytes
 from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.record import note
 from service.scoring import embed, score_named, score_zero_shot
 
 __all__ = ["TASKS", "Task", "router"]
@@ -80,10 +81,12 @@ async def _answer(request: Request, task: Task) -> Response:
     """Answer one request; errors are counted here and written by the envelope around the app."""
     metrics: Metrics = request.app.state.metrics
     started = time.perf_counter()
+    note(task=task.name)
     try:
         document = await _document(request, task)
     except ClientDisconnect as error:
         metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
+        note(outcome=CLIENT_GONE)
         return Response(status_code=_CLIENT_GONE_STATUS)
     except Exception as error:
         metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
@@ -115,6 +118,7 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
                     sent = await read_request(incoming, task.models, engine.form_limits)
+                note(frames=sent.frames)
                 await engine.admit(sent, permit)
                 rate.charge(sent.pieces)
                 document = await _while_connected(request, task.run(engine, sent, permit))

@@ -17,6 +17,7 @@ from model_store.cores import usable_cores
 from model_store.errors import BundleNotFound
 from model_store.profile import SiteProfile, read_profile
 from service.errors import SettingsInvalid
+from service.logs import LogFormat
 
 __all__ = [
     "FULL_FRAME",
@@ -174,6 +175,15 @@ class Settings(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
+    )
+    log_format: LogFormat = Field(
+        default="json", description="JSON for machines or text for people; one line each."
+    )
+    traces_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+/\S*$",
+        description="Where traces go: URL of an OpenTelemetry collector, OTLP over HTTP, path "
+        "included. Needs the extra `traces`.",
     )
 
 

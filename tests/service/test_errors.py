@@ -227,7 +227,7 @@ def test_log_holds_only_known_methods(server: Running, caplog: pytest.LogCapture
         server.client.head("/healthz")
         server.client.get("/healthz")  # a request's line comes after its answer
     said = [r.getMessage() for r in caplog.records if r.name == "service.middleware"]
-    assert [line.split()[1] for line in said][:2] == ["method=-", "method=HEAD"]
+    assert [line.split()[2] for line in said][:2] == ["method=-", "method=HEAD"]
 
 
 def test_logs_hold_no_content(

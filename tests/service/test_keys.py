@@ -272,7 +272,8 @@ def test_file_that_cannot_be_read_changes_nothing_and_is_reported_once(
     for _ in range(3):
         ring.look_again()
     ring.authenticate(f"Bearer {token}")
-    reports = [record for record in caplog.records if "keys=unreadable" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records]
+    reports = [line for line in said if "keys state=unreadable" in line]
     assert len(reports) == 1
 
 

@@ -1,5 +1,6 @@
 """Where the service listens and over what: loopback without keys, TLS, client certificates."""
 
+import json
 import re
 import signal
 import ssl
@@ -113,9 +114,11 @@ def test_sighup_takes_over_keys_and_certificate_at_once(
         process.terminate()
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "keys=read in_force=2" in log
-    assert "certificate=read" in log
-    assert "certificate=unusable" in log
+    told = [json.loads(one) for one in log.splitlines()]
+    assert {"keys", "certificate"} <= {one["event"] for one in told}
+    states = [one["state"] for one in told if one["event"] == "certificate"]
+    assert states == ["read", "unusable"]
+    assert next(one["in_force"] for one in told if one["event"] == "keys") == 2
     assert token not in log
 
 

@@ -248,7 +248,7 @@ def test_null_counts_as_absent(client: httpx.Client, red: bytes) -> None:
 def test_unknown_names_are_answered_with_the_known_ones(
     client: httpx.Client, red: bytes, task: str, options: dict[str, str], code: str, said: str
 ) -> None:
-    detail, pointer = "found 'bold'", "/" + next(k for k, v in options.items() if v == "bold")
+    pointer = "/" + next(k for k, v in options.items() if v == "bold")
     for body in (
         {"json": {"patients": [patient(red)], **options}},
         as_form([red], options),
@@ -256,7 +256,7 @@ def test_unknown_names_are_answered_with_the_known_ones(
     ):
         problem = problem_of(client.post(f"/v1/{task}", **body), 422, code)
         assert said in problem["detail"]
-        assert detail in problem["detail"]
+        assert "bold" not in problem["detail"]
         assert problem["pointer"] == problem["errors"][0]["pointer"] == pointer
 
 
