@@ -21,7 +21,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check format lock images dashboards clean
+.PHONY: help serve test test-service test-llm train check audit format lock images dashboards clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ $(VENV_TRAIN)/.stamp: requirements/train.txt
 	$(call set_up,$(VENV_TRAIN),requirements/train.txt)
 
 serve: $(VENV)/.stamp  ## Serve the shipped bundle on PORT (BUNDLE= serves another)
-	@ENDOCLIP_HOST=$(HOST) ENDOCLIP_PORT=$(PORT) $(if $(BUNDLE),ENDOCLIP_BUNDLE="$(BUNDLE)") exec $(VENV)/bin/python -m service
+	@ENDOCLIP_HOST=$(HOST) ENDOCLIP_PORT=$(PORT) $(if $(BUNDLE),ENDOCLIP_BUNDLE="$(BUNDLE)") exec $(VENV)/bin/python -m service --log-format text
 
 test: $(VENV_TRAIN)/.stamp  ## Run all tests in the training environment (torch: several GB)
 	$(VENV_TRAIN)/bin/python -m pytest $(PYTEST_ARGS)
@@ -71,10 +71,14 @@ train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it:
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
 	$(VENV_TRAIN)/bin/python -m training run --recipe $(if $(DATA),default --data "$(DATA)",smoke)
 
-check: $(VENV_TEST)/.stamp  ## Lint, formatting, types; changes nothing
+check: $(VENV_TEST)/.stamp  ## Lint, formatting, types, security scan; changes nothing
 	$(VENV_TEST)/bin/python -m ruff check .
 	$(VENV_TEST)/bin/python -m ruff format --check .
 	$(VENV_TEST)/bin/python -m mypy
+	$(VENV_TEST)/bin/python -m bandit -q -c pyproject.toml -r model_store service training
+
+audit:  ## Ask the public advisories about every pinned requirement (needs a network)
+	@$(PYTHON) -m bench.audit
 
 format: $(VENV_TEST)/.stamp  ## Rewrite the code in the project's format
 	$(VENV_TEST)/bin/python -m ruff check --fix .

@@ -75,8 +75,11 @@ def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
     if settings.tls_cert is None or settings.tls_key is None:
         raise SettingsInvalid("ENDOCLIP_TLS_CERT and ENDOCLIP_TLS_KEY need one another")
     try:
-        # The empty passphrase: without one OpenSSL would ask the terminal.
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        context.load_cert_chain(
+            settings.tls_cert,
+            settings.tls_key,
+            password="",  # nosec B106  # no passphrase: without this OpenSSL asks the terminal
+        )
     except (OSError, ValueError) as error:
         raise SettingsInvalid(
             f"ENDOCLIP_TLS_CERT, ENDOCLIP_TLS_KEY: {settings.tls_cert}, {settings.tls_key}: "
