@@ -50,12 +50,13 @@ def ask(
         command += ["--progress-spinner", "off", "--timeout", "15"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
-            answers += json.loads(done.stdout)["dependencies"]
+            found = json.loads(done.stdout)["dependencies"]
         except (ValueError, KeyError):
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             return None, lines[-1][:200]
-    if answers and all("skip_reason" in one for one in answers):
-        return None, answers[0]["skip_reason"][:200]
+        if found and all("skip_reason" in one for one in found):
+            return None, found[0]["skip_reason"][:200]
+        answers += found
     return answers, ""
 
 

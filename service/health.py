@@ -18,6 +18,7 @@ from model_store.encoder import Encoder, Floats
 from model_store.errors import EndoClipError, OutputNotFinite, SelfTestFailed
 from model_store.images import Pixels
 from model_store.selftest import SelfTestReport, recheck, self_test
+from service.logs import Event
 
 __all__ = ["Health", "Reason"]
 
@@ -91,15 +92,18 @@ class Health:
         # Whatever it is: a service that is up and says why it is not ready can be looked into.
         except Exception as error:
             self._faults = {_reason(error): f"The self-test failed: {_said(error)}"}
-            _logger.error("self_test=failed reason=%s", _said(error))
+            _logger.error(Event("self_test", result="failed", reason=_said(error)))
             return
         self._faults = {}
         _logger.info(
-            "self_test=passed compared=%d max_difference=%.2g tolerance=%.2g provider=%s",
-            report.compared,
-            report.max_difference,
-            report.tolerance,
-            report.provider,
+            Event(
+                "self_test",
+                result="passed",
+                compared=report.compared,
+                max_difference=float(f"{report.max_difference:.2g}"),
+                tolerance=report.tolerance,
+                provider=report.provider,
+            )
         )
         self._thread.start()
 
@@ -153,9 +157,10 @@ class Health:
 
     def _note(self, faults: Mapping[Reason, str]) -> None:
         for reason in faults.keys() - self._faults.keys():
-            _logger.error("readiness=lost reason=%s detail=%s", reason.value, faults[reason])
+            told = Event("readiness", state="lost", reason=reason.value, detail=faults[reason])
+            _logger.error(told)
         for reason in self._faults.keys() - faults.keys():
-            _logger.warning("readiness=regained reason=%s", reason.value)
+            _logger.warning(Event("readiness", state="regained", reason=reason.value))
         self._faults = faults
 
 

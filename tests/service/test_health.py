@@ -96,8 +96,8 @@ def test_weights_that_moved_in_memory_are_noticed_and_so_is_their_return(
     watched.app.state.engine.encoder._image = right
     becomes(watched.client, 200)
     said = [record.getMessage() for record in caplog.records if "readiness" in record.getMessage()]
-    assert said[0].startswith("readiness=lost reason=canary_moved")
-    assert said[-1] == "readiness=regained reason=canary_moved"
+    assert said[0].startswith("readiness state=lost reason=canary_moved")
+    assert said[-1] == "readiness state=regained reason=canary_moved"
 
 
 def test_weights_that_are_nan_are_noticed_at_once_when_a_request_meets_them(

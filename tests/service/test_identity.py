@@ -9,6 +9,7 @@ import logging
 import struct
 import sys
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -205,27 +206,45 @@ def test_identity_in_paths_methods_and_broken_http_is_nowhere(
     hold_nothing(up, log, collector)
 
 
+def fail(*_: object) -> None:
+    try:
+        raise KeyError(WHO)
+    except KeyError as error:
+        raise ValueError(f"expected {WHO}") from error
+
+
 def test_internal_error_is_told_by_types_and_places_alone(
     up: Running, log: StringIO, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        try:
-            raise KeyError(WHO)
-        except KeyError as error:
-            raise ValueError(f"expected {WHO}") from error
-
-    engine = up.app.state.engine
-    for place in ("encode_images", "encode_texts"):
-        monkeypatch.setattr(engine.encoder, place, fail)
     monkeypatch.setattr("service.scoring._head", fail)
-    for task in ("malignancy", "embeddings"):
-        request = {"patients": [patient(tagged(), patient_id=WHO)]}
-        answer = up.client.post(f"/v1/{task}", json=request)
-        assert answer.status_code == 500
-        assert WHO not in answer.text
+    for request in requests("malignancy"):
+        answer = up.client.post("/v1/malignancy", **request)
+        if answer.status_code != 422:
+            assert WHO.lower() not in answer.text.lower()
+        if answer.status_code == 500:
+            break
+    assert answer.status_code == 500
     assert "ValueError <- KeyError" in log.getvalue()
     assert "test_identity.py:" in log.getvalue()
     hold_nothing(up, log, collector)
+
+
+def test_graph_that_fails_is_told_by_types_and_places_alone(
+    serve: Serve, log: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve() as up:
+        up.client.get("/readyz")
+        monkeypatch.setattr(up.app.state.engine.encoder, "encode_images", fail)
+        request = {"patients": [patient(tagged(), patient_id=WHO)]}
+        answer = up.client.post("/v1/malignancy", json=request)
+        assert answer.status_code == 500
+        until = time.monotonic() + 20
+        while up.client.get("/readyz").status_code == 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        for text in (answer.text, up.client.get("/readyz").text, up.client.get("/metrics").text):
+            assert WHO not in text
+    assert "EncodeFailed: ValueError <- ValueError <- KeyError" in log.getvalue()
+    assert WHO not in log.getvalue()
 
 
 def test_what_libraries_threads_and_warnings_say_is_not_written(log: StringIO) -> None:

@@ -1,5 +1,6 @@
 """`python -m service` as an operator meets it: a process, its exit code, its first line."""
 
+import json
 import re
 import shutil
 import signal
@@ -28,7 +29,9 @@ def test_it_says_where_it_listens_answers_and_stops_on_sigterm(bundle: Path) -> 
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert "Traceback" not in log
-    assert "self_test=passed" in log
+    told = [json.loads(line) for line in log.splitlines()]
+    assert {"event": "self_test", "result": "passed"}.items() <= told[0].items()
+    assert told[-1]["outcome"] == "ok"
     assert process.returncode == 0
 
 
