@@ -39,12 +39,8 @@ from training.weave import Exam, Weaver, view_row
 
 __all__ = ["EXAMS", "PHANTOM_EXAMS", "compose"]
 
-EXAMS = {"single": 1080, "multi": 240, "none": 420}
-"""Exams of the train part. Stage 2 learns from exams of a single lesion alone: with 270 of them it
-saw a third of the lesions, in 460 views; now nearly all, in four times as many."""
-OTHER_EXAMS = {"single": 270, "multi": 165, "none": 145}
-"""Exams of the other parts, per share of the source groups that train has: cleansing is checked on
-them and nothing else is, figures come from views."""
+EXAMS = {"single": 270, "multi": 165, "none": 145}
+"""Exams of the train part; other parts get as many per share of the source groups."""
 PHANTOM_EXAMS = 36
 """Drawn exams in train: at most a tenth of its frames."""
 _Task = TypeVar("_Task")
@@ -205,7 +201,7 @@ def _exams(
             np.random.default_rng((seed, order)),
         )
         share = scale * FRACTIONS[part] / FRACTIONS["train"]
-        for kind, count in (EXAMS if part == "train" else OTHER_EXAMS).items():
+        for kind, count in EXAMS.items():
             exams += [weaver.exam(kind) for _ in range(max(2, round(share * count)))]
     return exams
 

@@ -336,16 +336,14 @@ def train_mode(model: EndoClip) -> None:
 
 
 def parameter_groups(model: EndoClip) -> list[dict[str, Any]]:
-    """AdamW groups with learning-rate factors: trunk 1, heads 4, text 0.2, unify 2, scale 100.
+    """AdamW groups with learning-rate factors: trunk 1, heads 4, text 0.2, unify 10, scale 100.
 
     MiniLM's and CLIP's text layers are tuned at a fifth of the trunk's rate (language is kept),
-    heads start at random and need to move further. Query and key start at the identity, which is
-    sound pooling, and must not leave it for a few thousand records: at ten times the trunk's rate
-    the presence query of 240 steps put 0.95 of its attention on the normal one of two drawn frames.
-    The logarithm of the attention scale goes fast: at ten times the rate it went from 14.29 to
-    14.21 in a whole stage.
+    projections start at random (or at the identity) and need to move further. The logarithm of the
+    attention scale goes faster still: at the rate of the projections it went from 14.29 to 14.21
+    in a whole stage.
     """
-    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 2.0, "scale": 100.0}
+    factors = {"trunk": 1.0, "head": 4.0, "text": 0.2, "unify": 10.0, "scale": 100.0}
     picked: dict[str, list[nn.Parameter]] = {name: [] for name in factors}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
