@@ -40,8 +40,9 @@ class Bounds:
         frames: admitted and not yet answered.
         bytes: of bodies in memory.
         pixels: of admitted frames, by their headers.
-        queue_s: seconds that a request may have to wait for its client's earlier ones, at the
-            measured rate and with the other clients' turns in between.
+        queue_s: seconds that a request may wait for its first turn. One that would wait longer, by
+            its client's earlier work, the measured rate and the other clients' turns in between, is
+            refused at once; one that does all the same, because the rate fell, then.
     """
 
     frames: int
@@ -116,7 +117,7 @@ class Admission:
         now = asyncio.get_running_loop().time()
         for permit in self._permits:
             permit.given_up = True
-            if permit.bound is not None:
+            if permit.bound is not None and not permit.bound.expired():
                 permit.bound.reschedule(now)
 
     @contextmanager
@@ -223,6 +224,7 @@ class Permit:
         self.bound: asyncio.Timeout | None = None
         self.given_up = False
         self._admission = admission
+        self._waiting: asyncio.Timeout | None = None
         self._each: Mapping[str, float] = {}
         self._due = 0.0
 
@@ -259,6 +261,24 @@ class Permit:
         self._due = time.monotonic()
 
     @asynccontextmanager
+    async def begun_in_time(self) -> AsyncIterator[None]:
+        """Give the work inside up if its first turn does not come within the stated queue time.
+
+        Nothing of it was done by then, so nothing is wasted.
+
+        Raises:
+            Overloaded: it did not.
+        """
+        waiting = self._waiting = asyncio.timeout(self._admission._bounds.queue_s)
+        try:
+            async with waiting:
+                yield
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise Overloaded(_retry_s(self._admission.wait_s())) from None
+
+    @asynccontextmanager
     async def turn(self, frames: int = 1) -> AsyncIterator[Turn]:
         """Wait for the turn of the next piece of work.
 
@@ -269,5 +289,7 @@ class Permit:
         due = self._due
         self._due += self._admission._pace_s(amounts[_WORK])
         with await self._admission._turns.take(self.client, due) as turn:
+            if self._waiting is not None and not self._waiting.expired():
+                self._waiting.reschedule(None)
             yield turn
         self._admission._done(self, amounts)

@@ -121,7 +121,8 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
                 note(frames=sent.frames)
                 await engine.admit(sent, permit)
                 rate.charge(sent.pieces)
-                document = await _while_connected(request, task.run(engine, sent, permit))
+                async with permit.begun_in_time():
+                    document = await _while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)
             raise

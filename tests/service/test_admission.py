@@ -118,6 +118,24 @@ def test_wait_behind_ones_own_work_is_bounded_with_others_turns_counted_in() -> 
         assert gate.wait_s() == pytest.approx(110, rel=0.01)
 
 
+def test_work_that_has_had_no_turn_in_time_is_given_up_undone() -> None:
+    gate = Admission(Bounds(100, MIB, 10**9, 0.05), Turns(1, 1))
+
+    async def scene() -> None:
+        with ExitStack() as stack:
+            first, second = (entered(stack, gate, client, 1) for client in "ab")
+            async with first.begun_in_time(), first.turn():
+                with pytest.raises(Overloaded):
+                    async with second.begun_in_time(), second.turn():
+                        raise AssertionError
+                await asyncio.sleep(0.1)  # has begun: its own time is not bounded
+            assert (first.frames_left, second.frames_left) == (0, 1)
+            async with second.begun_in_time(), second.turn():
+                pass
+
+    asyncio.run(scene())
+
+
 def measure(gate: Admission, permit: Permit, clock: Clock, frames: int, each_s: float) -> None:
     async def work() -> None:
         for _ in range(frames):
