@@ -3,7 +3,8 @@
 uvicorn's parser refuses what is no HTTP (a bad or second Content-Length, a missing Host, a broken
 chunk, garbage) before the app sees it, and would answer with plain text; here it is answered like
 every other error, with the problem document and an id. A head that never ends, for which uvicorn
-would wait for ever, is 408.
+would wait for ever, is 408. Bytes that nobody will read (behind a refusal, or the body of a request
+that was answered without it) are not taken in for ever.
 """
 
 import asyncio
@@ -20,7 +21,14 @@ from service import jsonio
 from service.errors import ClientTooSlow, MalformedRequest, ServiceError, code_of, problem
 from service.intake import BEGAN
 from service.logs import Event
-from service.middleware import LINGER_S, PROBLEM_TYPE, REFUSAL, fixed_headers, request_id_of
+from service.middleware import (
+    LINGER_BYTES,
+    LINGER_S,
+    PROBLEM_TYPE,
+    REFUSAL,
+    fixed_headers,
+    request_id_of,
+)
 from service.record import Record
 
 __all__ = ["HttpProtocol"]
@@ -37,6 +45,7 @@ class HttpProtocol(H11Protocol):
 
     patience_s = 20.0
     _refused = False
+    _unread = 0
     _head_begun = False
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -55,6 +64,7 @@ class HttpProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in bytes; those that follow a refusal are dropped."""
         if self._refused:
+            self._drop(data)
             return
         if self._between_requests() and not self._head_begun:
             self._head_begun = True
@@ -64,6 +74,10 @@ class HttpProtocol(H11Protocol):
         super().data_received(data)
         if not self._between_requests():
             self._end_head()
+        if self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
+            self._drop(data)
+        else:
+            self._unread = 0
 
     def on_response_complete(self) -> None:
         """Go on to a request that came in behind this one: it waited until now."""
@@ -73,6 +87,12 @@ class HttpProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused, and close."""
         self._refuse(MalformedRequest(msg))
+
+    def _drop(self, data: bytes) -> None:
+        """Count bytes that nobody reads; too many end the connection."""
+        self._unread += len(data)
+        if self._unread > LINGER_BYTES:
+            self.transport.close()
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -142,7 +142,8 @@ def test_refusal_reads_no_body(guarded: Running) -> None:
         problem_of(answer, 401, "unauthenticated")
     except (httpx.WriteError, httpx.ReadError):
         pass  # a client that never looks up from sending may miss the answer, not the end
-    assert sent < 1 << 30
+    # 16 MiB are read for the client's sake; the rest is what the system's buffers hold.
+    assert sent < 1 << 27
 
 
 def test_refusals_are_counted(guarded: Running, tokens: dict[str, str]) -> None:
@@ -234,7 +235,11 @@ def test_file_holds_no_key(path: Path, tokens: dict[str, str]) -> None:
     text = path.read_text()
     for token in tokens.values():
         assert token not in text
-        assert token.rsplit("_", 1)[1][:10] not in text
+        # A secret may hold underscores of its own, at its end as well.
+        secret = token.split("_", 2)[2]
+        assert len(secret) > 40
+        assert secret[:10] not in text
+        assert secret[-10:] not in text
 
 
 def test_changed_file_is_taken_over_and_keys_that_stay_keep_their_count(

@@ -83,3 +83,25 @@ def test_garbage_after_a_good_request_ends_the_connection_after_its_answer(
     answer = sent(server.port, good + b"garbage\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     refused(answer[answer.index(b"HTTP/1.1 400") :])
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n", b"200"),
+        (b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"404"),
+        (b"garbage\r\n\r\n", b"400"),
+    ],
+)
+def test_bytes_that_nobody_reads_are_not_taken_in_for_ever(
+    server: Running, head: bytes, status: bytes
+) -> None:
+    chunk = b"%x\r\n" % (1 << 20) + bytes(1 << 20) + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
+        wire.sendall(head)
+        answer = wire.recv(65536)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            # 128 MiB: what is read for the client's sake, and what the system's buffers hold.
+            wire.sendall(chunk * 128)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert server.client.get("/healthz").status_code == 200
