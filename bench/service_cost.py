@@ -16,16 +16,14 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from io import BytesIO
+from collections.abc import Sequence
 from itertools import cycle, islice
-from pathlib import Path
 
 import httpx
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-SIZES = ((640, 480), (720, 576), (1280, 1024), (1920, 1080))
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
+from bench.frames import SIZES, enlarged
+
 _MIB = 1024 * 1024
 
 
@@ -59,7 +57,7 @@ def report(client: httpx.Client, frames: int) -> None:
     say("|---|---|---|---|---|")
     say(f"| none | | | | {resident(client):.0f} |")
     for size in SIZES:
-        images = [resized(path, size) for path in EXAMPLES]
+        images = enlarged(size)
         name = f"{size[0]} x {size[1]}, {sum(map(len, images)) / len(images) / 1024:.0f} KiB"
         post(client, images[:1])  # the first of a size is slower
         rows = {"one by one": [[image] for image in islice(cycle(images), frames)]}
@@ -79,18 +77,10 @@ def report(client: httpx.Client, frames: int) -> None:
     say(f"| a free text | | | | {resident(client):.0f} |")
 
 
-def post(client: httpx.Client, images: list[bytes]) -> None:
+def post(client: httpx.Client, images: Sequence[bytes]) -> None:
     """Have frames scored as one patient."""
     files = [("frames", ("frame.jpg", image)) for image in images]
     client.post("/v1/polyp-detection", files=files).raise_for_status()
-
-
-def resized(path: Path, size: tuple[int, int]) -> bytes:
-    """Give a frame of this size as JPEG at quality 90."""
-    out = BytesIO()
-    with Image.open(path) as image:
-        image.resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=90)
-    return out.getvalue()
 
 
 def processor_s(client: httpx.Client) -> float:
