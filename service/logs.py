@@ -62,6 +62,9 @@ def set_up_logging(level: str, style: LogFormat, stream: TextIO | None = None) -
         logging.getLogger(name).setLevel(level.upper())
     # Its warnings count bytes of a body that is refused anyway.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # A damaged frame may be worth thousands of Pillow's, no two alike, and each that has been shown
+    # is kept for good; what became of the frame is in its answer.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Three ways past logging, all of which print an exception's text.
     warnings.showwarning = _log_warning
     threading.excepthook = lambda args: _log_end(args.exc_value)

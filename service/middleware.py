@@ -104,6 +104,7 @@ class _Exchange:
     async def run(self) -> None:
         begin(self._record)
         try:
+            self._check_framing()
             await self._app(self._scope, self._count, self._stamp)
         except asyncio.CancelledError:
             # By the server alone, when a stop has waited long enough.
@@ -117,6 +118,13 @@ class _Exchange:
             await self._send_problem(error)
         finally:
             self._tell()
+
+    def _check_framing(self) -> None:
+        # Where a proxy in front believes the length and this parser the coding, the end of one
+        # request is the beginning of another, smuggled one. The refusal closes the connection.
+        headers = Headers(scope=self._scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise MalformedRequest("Content-Length and Transfer-Encoding exclude one another.")
 
     def _check_declared(self) -> None:
         declared = Headers(scope=self._scope).get("content-length")

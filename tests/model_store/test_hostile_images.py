@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model_store.errors import ImageCode, ImageRejected
-from model_store.images import ImageLimits, decode
+from model_store.images import ImageLimits, count_pixels, decode
 from tests.model_store.pictures import SQUASH, png_of, saved, scene
 
 
@@ -132,6 +132,17 @@ def test_webp_without_canvas_header_is_held_against_the_limit(lossless: bool) ->
     assert data[12:15] == b"VP8"
     assert code_of(data, max_pixels=96 * 80 - 1) is ImageCode.TOO_MANY_PIXELS
     assert decode(data, SQUASH, limits=ImageLimits(max_pixels=96 * 80)).shape == (224, 224, 3)
+
+
+def test_jpeg_of_many_scans_is_rejected_before_a_pixel_is_decoded() -> None:
+    data = saved(scene(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    tables = data.rindex(b"\xff\xc4", 0, last)
+    repeated = data[tables:-2]
+    assert decode(data[:-2] + repeated * 80 + data[-2:], SQUASH).shape == (224, 224, 3)
+    bomb = data[:-2] + repeated * 100 + data[-2:]
+    assert code_of(bomb) is ImageCode.IMAGE_UNDECODABLE
+    assert count_pixels(bomb, ImageLimits()) == 0
 
 
 # Pillow warns about much of this; as errors the warnings would pass for rejections.

@@ -12,7 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import TiffImagePlugin
 
+from bench.hostile import bad_files
 from service.errors import SettingsInvalid
 from service.logs import Event, set_up_logging
 from service.record import Record, begin, note, phase
@@ -203,3 +205,15 @@ def test_nothing_is_traced_unless_asked_for(server: Running) -> None:
     assert Settings().traces_endpoint is None
     assert server.app.state.traces is None
     assert isinstance(server.client, httpx.Client)
+
+
+def test_frame_that_pillow_warns_about_a_thousand_times_is_one_line(
+    client: httpx.Client, log: StringIO
+) -> None:
+    bad = next(one for one in bad_files() if one.name.startswith("TIFF of 5,000 tags"))
+    kept = len(vars(TiffImagePlugin).get("__warningregistry__", {}))
+    client.post("/v1/malignancy", content=bad.data, headers={"Content-Type": "image/tiff"})
+    lines(log, 1)
+    assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["request"]
+    # One entry is the registry's own.
+    assert len(vars(TiffImagePlugin).get("__warningregistry__", {})) <= kept + 1
