@@ -155,23 +155,22 @@ def measures(pixels: _Pixels) -> dict[str, float]:
         `lit_share`, `burnt_share`, `tinted_share`, `warm_share`, `detail`, `evenness`, in the
         senses of `QualityLimits`; finite for every input.
     """
-    # Every second pixel both ways: shares of areas and means need no more. Channels first, so that
-    # each operation below runs over one stretch of memory: 0.12 ms a frame in place of 0.3.
-    channels = np.ascontiguousarray(pixels[::2, ::2].transpose(2, 0, 1)).astype(np.int16)
-    luma = np.tensordot(_LUMA, channels.astype(np.float32), axes=1)
-    return {**_colour(channels, luma), "detail": _detail(luma), "evenness": _evenness(luma)}
+    luma = pixels.astype(np.float32) @ _LUMA
+    return {**_colour(pixels, luma), "detail": _detail(luma), "evenness": _evenness(luma)}
 
 
-def _colour(channels: npt.NDArray[np.int16], luma: _Grey) -> dict[str, float]:
-    red, green, blue = channels
-    seen = luma >= _USABLE_LUMA
-    burnt = seen & (channels.min(axis=0) >= _BURNT_CHANNEL)
+def _colour(pixels: _Pixels, luma: _Grey) -> dict[str, float]:
+    # Every second pixel both ways: shares of areas do not need more.
+    sparse, grey = pixels[::2, ::2].astype(np.int16), luma[::2, ::2]
+    red, green, blue = sparse[..., 0], sparse[..., 1], sparse[..., 2]
+    seen = grey >= _USABLE_LUMA
+    burnt = seen & (red >= _BURNT_CHANNEL) & (green >= _BURNT_CHANNEL) & (blue >= _BURNT_CHANNEL)
     usable = seen & ~burnt
     tinted = usable & (red > blue + _HUE_MARGIN)
     warm = tinted & (red > green + _HUE_MARGIN)
     count = max(int(np.count_nonzero(usable)), 1)
     return {
-        "lit_share": np.count_nonzero(luma >= _LIT_LUMA) / luma.size,
+        "lit_share": np.count_nonzero(grey >= _LIT_LUMA) / grey.size,
         "burnt_share": np.count_nonzero(burnt) / max(int(np.count_nonzero(seen)), 1),
         "tinted_share": np.count_nonzero(tinted) / count,
         "warm_share": np.count_nonzero(warm) / count,
@@ -205,28 +204,24 @@ def _evenness(luma: _Grey) -> float:
         at(1, 0) + at(-1, 0) - twice,
         (at(1, 1) + at(-1, -1) - at(1, -1) - at(-1, 1)) * 0.25,
     ]
-    stack = np.array(bends).reshape(len(bends), -1)
-    stack.clip(-_SMEAR_CLIP, _SMEAR_CLIP, out=stack)
-    # Row by row: the matrix library takes five times as long over a product of 3 rows by 3.
-    moments = np.array([[one @ other for other in stack] for one in stack], np.float64)
-    moments /= stack.shape[1]
-    along = ((_DIRECTIONS @ moments) * _DIRECTIONS).sum(axis=1)
+    stack = np.stack([bend.ravel() for bend in bends])
+    np.clip(stack, -_SMEAR_CLIP, _SMEAR_CLIP, out=stack)
+    moments = (stack @ stack.T).astype(np.float64) / stack.shape[1]
+    along = np.einsum("ai,ij,aj->a", _DIRECTIONS, moments, _DIRECTIONS)
     return float(np.sqrt(max(along.min(), 0.0) / along.max())) if along.max() > 0.0 else 1.0
 
 
-def _shifted(luma: _Grey, lag_px: int) -> Callable[[int, int], _Grey]:
-    """Look at a grid of every second pixel, moved by whole lags (of an even number of pixels)."""
+def _shifted(luma: _Grey, lag: int) -> Callable[[int, int], _Grey]:
+    """Look at every second pixel, moved by whole lags; means need no more."""
     height, width = luma.shape
-    lag = lag_px // 2
 
     def at(down: int, right: int) -> _Grey:
         top, left = lag * (1 + down), lag * (1 + right)
-        return luma[top : height - 2 * lag + top, left : width - 2 * lag + left]
+        return luma[top : height - 2 * lag + top : 2, left : width - 2 * lag + left : 2]
 
     return at
 
 
 def _power(values: _Grey, clip: float) -> float:
-    flat = values.ravel()
-    flat.clip(-clip, clip, out=flat)
-    return float(flat @ flat) / flat.size
+    clipped = np.clip(values, -clip, clip).ravel()
+    return float(clipped @ clipped) / clipped.size

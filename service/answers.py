@@ -13,14 +13,26 @@ from service import examples
 from service.errors import ErrorCode
 
 __all__ = [
+    "Answer",
+    "Cosine",
+    "DecisionWord",
     "Devices",
     "Embeddings",
+    "FrameError",
     "Health",
+    "Heatmap",
     "Limits",
+    "Model",
     "ModelDetail",
     "Models",
     "NamedTaskAnswer",
+    "NamedTaskFrame",
+    "NamedTaskPatient",
+    "OperatingPointUsed",
+    "Probability",
     "Problem",
+    "Scores",
+    "SiteProfileUsed",
     "ZeroShotAnswer",
 ]
 
@@ -52,18 +64,20 @@ Status = Annotated[
 Unit = Annotated[list[float], Field(description="Unit embedding, fp32.", examples=[[0.6, -0.8]])]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Base of the answers: nothing in them that is not described."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class FrameError(_Answer):
+class FrameError(Answer):
     """Why a frame was rejected."""
 
     code: ImageCode
     message: str
 
 
-class Heatmap(_Answer):
+class Heatmap(Answer):
     """Where in the (cropped) frame a label is seen; not calibrated."""
 
     rows: int
@@ -72,7 +86,7 @@ class Heatmap(_Answer):
     label: Annotated[str, Field(description="Whose heatmap it is: the positive or top label.")]
 
 
-class _Frame(_Answer):
+class _Frame(Answer):
     frame_id: Annotated[str, Field(examples=["0"])]
     status: Status
     reason: AbstainReason | Literal["low_confidence"] | None = None
@@ -111,7 +125,7 @@ class EmbeddedFrame(_Frame):
     embedding: Unit | None = None
 
 
-class _Patient(_Answer):
+class _Patient(Answer):
     patient_id: Annotated[str, Field(examples=["patient-17"])]
     status: Status
     frames_total: int
@@ -144,7 +158,7 @@ class EmbeddedPatient(_Patient):
     frames: list[EmbeddedFrame]
 
 
-class Model(_Answer):
+class Model(Answer):
     """Which model answered, and on what it ran."""
 
     name: Annotated[str, Field(examples=["endo-clip-lite0"])]
@@ -153,7 +167,7 @@ class Model(_Answer):
     execution_provider: Annotated[str, Field(examples=["CPUExecutionProvider"])]
 
 
-class OperatingPointUsed(_Answer):
+class OperatingPointUsed(Answer):
     """The thresholds that made the decisions."""
 
     name: Annotated[str, Field(examples=["balanced"])]
@@ -167,7 +181,7 @@ class OperatingPointUsed(_Answer):
     patient_abstain: tuple[float, float] | None
 
 
-class SiteProfileUsed(_Answer):
+class SiteProfileUsed(Answer):
     """The site profile behind the probabilities and decisions of an answer."""
 
     site: Annotated[str, Field(examples=["st-elsewhere"])]
@@ -178,7 +192,7 @@ class SiteProfileUsed(_Answer):
     ]
 
 
-class _Envelope(_Answer):
+class _Envelope(Answer):
     request_id: Annotated[str, Field(description="As sent in X-Request-ID, or made here.")]
     task: str
     model: Model
@@ -215,7 +229,7 @@ class ZeroShotAnswer(_Labelled):
     patients: list[ZeroShotPatient]
 
 
-class EmbeddedText(_Answer):
+class EmbeddedText(Answer):
     """The embedding of one of the texts."""
 
     index: int
@@ -232,7 +246,7 @@ class Embeddings(_Envelope):
     texts: list[EmbeddedText]
 
 
-class ProblemPart(_Answer):
+class ProblemPart(Answer):
     """One fault of a request."""
 
     pointer: Annotated[str, Field(description="RFC 6901 pointer into the request document.")]
@@ -258,7 +272,7 @@ class Problem(BaseModel):
     ] = None
 
 
-class Health(_Answer):
+class Health(Answer):
     """The process is alive, or the service is ready."""
 
     status: Literal["alive", "ready"]
@@ -271,7 +285,7 @@ class ModelListed(Model):
     intended_use: str
 
 
-class Models(_Answer):
+class Models(Answer):
     """The served models."""
 
     models: list[ModelListed]
@@ -293,7 +307,7 @@ class ModelDetail(ModelListed):
     ] = None
 
 
-class Device(_Answer):
+class Device(Answer):
     """A device profile."""
 
     name: str
@@ -303,13 +317,13 @@ class Device(_Answer):
     ]
 
 
-class Devices(_Answer):
+class Devices(Answer):
     """The device profiles; the first is the default."""
 
     devices: list[Device]
 
 
-class Limits(_Answer):
+class Limits(Answer):
     """What a request may hold at most (`min_side_px`: at least), and all of them together.
 
     A request that alone is over a `max_pending_` is refused as too large, not as too much now.
@@ -330,3 +344,6 @@ class Limits(_Answer):
     max_pending_bytes: int
     max_pending_pixels: int
     max_queue_s: float
+    max_exams: int
+    max_exam_frames: int
+    exam_retention_h: float

@@ -24,6 +24,8 @@ from service.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from service.exams import routes as exam_routes
+from service.exams.exams import Exams
 from service.guard import KeyGuard
 from service.keys import Keyring
 from service.metrics import Metrics
@@ -51,11 +53,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: the bundle cannot be served.
-        SettingsInvalid: the keys, the device profiles or the site profile cannot be read.
+        SettingsInvalid: the keys, the device profiles, the site profile or the exams' store cannot
+            be read.
     """
     keyring = Keyring(settings.keys) if settings.keys else None
-    metrics = Metrics(task.name for task in routes.TASKS)
+    metrics = Metrics([*(task.name for task in routes.TASKS), exam_routes.TASK])
     engine = Engine(settings, metrics)
+    exams = Exams(settings)
+    exams.check()
     app = FastAPI(
         title="Endo-CLIP",
         version=__version__,
@@ -72,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
     )
     app.state.engine = engine
+    app.state.exams = exams
     app.state.keyring = keyring
     app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
@@ -80,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.name_model(**model_info(engine))
     metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
+    app.include_router(exam_routes.router)
     app.include_router(operations.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)
@@ -101,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.to_thread(engine.stop)
+        await app.state.exams.stop()
         traces: Traces | None = app.state.traces
         if traces is not None:
             await asyncio.to_thread(traces.close)

@@ -225,6 +225,13 @@ class Engine:
                     return Frame(embedding=embedding, grid=places)
                 return Frame(embedding=await self._submit("frames", (time.perf_counter(), pixels)))
 
+    def too_long(self, frame: FrameIn) -> ImageRejected:
+        """Say why a frame whose file was longer than the limit is rejected."""
+        limit = self.image_limits.max_bytes
+        return ImageRejected(
+            ImageCode.TOO_MANY_BYTES, f"expected at most {limit} bytes; found {frame.length}"
+        )
+
     async def encode_texts(self, texts: Sequence[str], permit: Permit) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
         return await all_of([self._in_turn("texts", text, permit, 1) for text in texts])
@@ -247,7 +254,7 @@ class Engine:
             self._free_classes.move_to_end(label_set)
         return cached
 
-    async def score(
+    def score(
         self,
         label_set: LabelSet,
         classes: Floats,
@@ -255,13 +262,15 @@ class Engine:
         *,
         calibrated: bool,
     ) -> PatientScore:
-        """Score one patient from the embeddings of its scored frames, at least one."""
+        """Score one patient from the embeddings of its scored frames, at least one.
+
+        Many frames take milliseconds: then it is for a thread.
+        """
         calibration = self.calibrations.get(label_set.name) if calibrated else None
-        arguments = (self.encoder, label_set, classes, calibration, np.stack(embeddings))
         with self._metrics.timed(Phase.UNIFY):
-            if len(embeddings) == 1:  # a few small products; a thread hop would cost more
-                return score_patient(*arguments)
-            return await asyncio.to_thread(score_patient, *arguments)
+            return score_patient(
+                self.encoder, label_set, classes, calibration, np.stack(embeddings)
+            )
 
     async def _in_turn(self, kind: str, value: Any, permit: Permit, frames: int) -> Any:
         since = time.perf_counter()
@@ -285,10 +294,7 @@ class Engine:
     def _read(self, frame: FrameIn, box: Box, since: float) -> tuple[Pixels, AbstainReason | None]:
         self._metrics.observe(Phase.TURN, time.perf_counter() - since)
         if frame.data is None:
-            limit = self.image_limits.max_bytes
-            raise ImageRejected(
-                ImageCode.TOO_MANY_BYTES, f"expected at most {limit} bytes; found {frame.length}"
-            )
+            raise self.too_long(frame)
         contract = self.bundle.manifest.input
         with self._metrics.timed(Phase.DECODE):
             pixels = decode(bytes(frame.data), contract, limits=self.image_limits, crop=box)

@@ -11,11 +11,14 @@
         │   └── UnknownModel
         ├── PayloadTooLarge             body, frames or patients over a limit
         ├── UnsupportedMediaType
+        ├── ExamClosed                  it takes no more frames
+        ├── Conflict                    something else stands under this id
         ├── ClientTooSlow               head or body of a request lags behind
         ├── DeadlineExceeded            X-Deadline-Ms ran out
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
         ├── NotReady                    reason: a word; Retry-After
+        │   └── StoreUnavailable        the exams' database
         ├── Overloaded                  Retry-After, from the measured rate
         └── ShuttingDown                Retry-After
 
@@ -43,8 +46,10 @@ __all__ = [
     "TABLE",
     "AllFramesRejected",
     "ClientTooSlow",
+    "Conflict",
     "DeadlineExceeded",
     "ErrorCode",
+    "ExamClosed",
     "Fault",
     "Forbidden",
     "InvalidRequest",
@@ -57,6 +62,7 @@ __all__ = [
     "ServiceError",
     "SettingsInvalid",
     "ShuttingDown",
+    "StoreUnavailable",
     "Unauthenticated",
     "UnknownModel",
     "UnsupportedMediaType",
@@ -216,6 +222,22 @@ class AllFramesRejected(InvalidRequest):
         return {"patients": self.patients}
 
 
+class ExamClosed(ServiceError):
+    """The exam takes no more frames."""
+
+    def __init__(self) -> None:
+        super().__init__("The exam is closed; its result is final.")
+
+
+class Conflict(ServiceError):
+    """Something else stands under this id, or the exam is another bundle's."""
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "Conflict":
+        """Make the error for a single fault."""
+        return cls(detail, faults=[Fault(pointer, detail)])
+
+
 class ClientTooSlow(ServiceError):
     """A request comes in more slowly than the service waits for."""
 
@@ -242,6 +264,18 @@ class NotReady(ServiceError):
         return {"reason": self.reason}
 
 
+class StoreUnavailable(NotReady):
+    """The database of the exams cannot be asked; nothing else is touched by that.
+
+    Attributes:
+        why: for the operator alone, at the start.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("The exams cannot be read or written now.", "exam_store")
+        self.why = why
+
+
 class Overloaded(ServiceError):
     """There is no room for the request now."""
 
@@ -262,8 +296,10 @@ class ShuttingDown(ServiceError):
 TABLE: Mapping[type[Exception], ErrorCode] = {
     AllFramesRejected: ErrorCode.ALL_FRAMES_REJECTED,
     ClientTooSlow: ErrorCode.CLIENT_TOO_SLOW,
+    Conflict: ErrorCode.CONFLICT,
     DeadlineExceeded: ErrorCode.DEADLINE_EXCEEDED,
     EncodeFailed: ErrorCode.INTERNAL,
+    ExamClosed: ErrorCode.EXAM_CLOSED,
     Forbidden: ErrorCode.FORBIDDEN,
     InvalidRequest: ErrorCode.INVALID_REQUEST,
     LabelSetInvalid: ErrorCode.INVALID_REQUEST,

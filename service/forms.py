@@ -7,7 +7,7 @@ import asyncio
 import binascii
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
@@ -24,6 +24,10 @@ from service.schemas import (
     EmbeddingsBody,
     EmbeddingsOptions,
     EmbeddingsQuery,
+    ExamFramesBody,
+    ExamFramesOptions,
+    ExamFramesQuery,
+    FrameOptions,
     NamedTaskBody,
     NamedTaskOptions,
     NamedTaskQuery,
@@ -35,6 +39,7 @@ from service.schemas import (
 
 __all__ = [
     "EMBEDDINGS",
+    "EXAM_FRAMES",
     "IMAGE_TYPES",
     "NAMED_TASK",
     "ZERO_SHOT",
@@ -43,6 +48,7 @@ __all__ = [
     "PatientIn",
     "RequestIn",
     "RequestModels",
+    "read_document",
     "read_request",
 ]
 
@@ -50,6 +56,7 @@ IMAGE_TYPES = (
     *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp"),
     *("image/bmp", "image/x-ms-bmp", "image/tiff"),
 )
+M = TypeVar("M", bound=Strict)
 # Above this, parsing would hold the event loop for longer than a thread hop costs.
 _INLINE_BYTES = 64 * 1024
 
@@ -71,11 +78,15 @@ class FrameIn:
         frame_id: unique within its patient.
         data: the image file; None when it was longer than the limit.
         length: bytes of the file.
+        captured_at: RFC 3339, where it was told.
+        named: whether the id is the caller's; else it is the index.
     """
 
     frame_id: str
     data: bytes | bytearray | None
     length: int
+    captured_at: str | None = None
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,7 @@ ZERO_SHOT = RequestModels(ZeroShotBody, ZeroShotOptions, ZeroShotQuery)
 EMBEDDINGS = RequestModels(
     EmbeddingsBody, EmbeddingsOptions, EmbeddingsQuery, frames_required=False
 )
+EXAM_FRAMES = RequestModels(ExamFramesBody, ExamFramesOptions, ExamFramesQuery)
 
 
 async def read_request(request: Request, models: RequestModels, limits: FormLimits) -> RequestIn:
@@ -185,6 +197,27 @@ async def read_request(request: Request, models: RequestModels, limits: FormLimi
         "expected Content-Type multipart/form-data, application/json or one of "
         f"{', '.join(IMAGE_TYPES)}"
     )
+
+
+async def read_document(request: Request, model: type[M], max_bytes: int) -> M:
+    """Read a request that is a JSON object and no frames; no body is an empty object.
+
+    Raises:
+        UnsupportedMediaType, MalformedRequest, InvalidRequest: as `read_request`.
+        PayloadTooLarge: longer than `max_bytes`.
+    """
+    _refuse_query(request)
+    content_type = request.headers.get("content-type", "application/json")
+    media_type = content_type.partition(";")[0].strip().lower()
+    _check_coding(request, content_type, media_type)
+    if media_type != "application/json":
+        raise UnsupportedMediaType("expected Content-Type application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise PayloadTooLarge(f"This request may have {max_bytes} bytes at most.")
+    return jsonio.validate(model, jsonio.parse(body) if body else {}, "request")
 
 
 async def _run(size: int, function: Any, *arguments: Any) -> RequestIn:
@@ -241,13 +274,15 @@ def _from_json(body: bytearray, models: RequestModels, limits: FormLimits) -> Re
     body.clear()
     _check_counts(document, limits)
     sent: Any = jsonio.validate(models.body, document, "request")
+    if models is EXAM_FRAMES:
+        return _options((PatientIn("0", None, _frames_of(sent.frames, "", limits)),), sent)
     patients = sent.patients or ()
     ids = _ids([patient.patient_id for patient in patients], "patients/{}/patient_id")
     read = tuple(
         PatientIn(
             patient_id=patient_id,
             device=patient.device or sent.device,
-            frames=_frames_of(patient.frames, number, limits),
+            frames=_frames_of(patient.frames, f"/patients/{number}", limits),
             device_at=f"/patients/{number}/device" if patient.device else "/device",
         )
         for number, (patient_id, patient) in enumerate(zip(ids, patients, strict=True))
@@ -265,19 +300,20 @@ def _from_multipart(form: MultipartForm, models: RequestModels) -> RequestIn:
             f"found {len(told)}",
         )
     sent: Any = jsonio.validate(models.options, document, "request")
-    given = [frame.frame_id for frame in sent.frames or ()] or [None] * len(form.frames)
-    ids = _ids(given, "frames/{}/frame_id")
-    frames = tuple(_frame(i, frame) for i, frame in zip(ids, form.frames, strict=True))
+    told = sent.frames or [FrameOptions()] * len(form.frames)
+    ids = _ids([frame.frame_id for frame in told], "frames/{}/frame_id")
+    frames = tuple(map(_frame, ids, form.frames, told))
     return _request(_one_patient(sent, frames), sent, models, "/frames")
 
 
 def _from_image(frame: FrameBytes, query: Any) -> RequestIn:
-    frames = (_frame(query.frame_id or "0", frame),)
+    frames = (_frame(query.frame_id or "0", frame, query),)
     return _options(_one_patient(query, frames), query)
 
 
 def _one_patient(sent: Any, frames: tuple[FrameIn, ...]) -> tuple[PatientIn, ...]:
-    return (PatientIn(sent.patient_id or "0", sent.device, frames),) if frames else ()
+    named, device = getattr(sent, "patient_id", None), getattr(sent, "device", None)
+    return (PatientIn(named or "0", device, frames),) if frames else ()
 
 
 def _request(
@@ -306,7 +342,7 @@ def _options(patients: tuple[PatientIn, ...], sent: Any) -> RequestIn:
 
 def _check_counts(document: Any, limits: FormLimits) -> None:
     """Refuse too many patients or frames before each of them is looked at."""
-    patients = document.get("patients") if isinstance(document, dict) else None
+    patients = document.get("patients", [document]) if isinstance(document, dict) else None
     if not isinstance(patients, list):
         return
     if len(patients) > limits.max_patients:
@@ -329,16 +365,17 @@ def _ids(given: Sequence[str | None], place: str) -> list[str]:
     return ids
 
 
-def _frames_of(frames: Iterable[Any], patient: int, limits: FormLimits) -> tuple[FrameIn, ...]:
+def _frames_of(frames: Iterable[Any], patient: str, limits: FormLimits) -> tuple[FrameIn, ...]:
     frames = list(frames)
-    ids = _ids([frame.frame_id for frame in frames], f"patients/{patient}/frames/{{}}/frame_id")
+    ids = _ids([frame.frame_id for frame in frames], f"{patient}/frames/{{}}/frame_id".lstrip("/"))
     read = []
     for number, (frame_id, frame) in enumerate(zip(ids, frames, strict=True)):
         length = len(frame.image) // 4 * 3 - frame.image[-2:].count("=")
         data = None
         if length <= limits.max_frame_bytes:
-            data = _decode_base64(frame.image, f"/patients/{patient}/frames/{number}/image")
-        read.append(FrameIn(frame_id, data, length))
+            data = _decode_base64(frame.image, f"{patient}/frames/{number}/image")
+        named = frame.frame_id is not None
+        read.append(FrameIn(frame_id, data, length, frame.captured_at, named))
     return tuple(read)
 
 
@@ -354,6 +391,7 @@ def _decode_base64(text: str, place: str) -> bytes:
     )
 
 
-def _frame(frame_id: str, frame: FrameBytes) -> FrameIn:
+def _frame(frame_id: str, frame: FrameBytes, told: Any) -> FrameIn:
     kept = len(frame.data) == frame.length
-    return FrameIn(frame_id, frame.data if kept else None, frame.length)
+    captured_at, named = getattr(told, "captured_at", None), told.frame_id is not None
+    return FrameIn(frame_id, frame.data if kept else None, frame.length, captured_at, named)

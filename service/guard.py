@@ -14,7 +14,7 @@ from service.keys import Keyring
 from service.metrics import Metrics
 from service.rates import UNLIMITED, FrameRate
 
-__all__ = ["OPEN_PATHS", "KeyGuard", "rate_of", "scope_of"]
+__all__ = ["OPEN_PATHS", "KeyGuard", "owner_of", "rate_of", "scope_of"]
 
 # Probes carry no keys, and the documentation is the same for every installation.
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/docs", "/openapi.json"))
@@ -22,7 +22,7 @@ _ADMIN = "/v1/admin"
 
 
 class KeyGuard:
-    """Below it `scope["state"]` holds `client` (the key's id) and `rate` (its `FrameRate`)."""
+    """Below it `scope["state"]` holds `client`, `owner` (the key's id and name) and `rate`."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring | None, metrics: Metrics) -> None:
         """Wrap an app.
@@ -51,7 +51,7 @@ class KeyGuard:
             return
         caller = self._keyring.authenticate(Headers(scope=scope).get("authorization", ""))
         state = scope.setdefault("state", {})
-        state["client"] = caller.key.id
+        state["client"], state["owner"] = caller.key.id, caller.key.name
         if wanted not in caller.key.scopes:
             raise Forbidden(f"This needs a key with the scope {wanted.value}.")
         state["rate"] = caller.rate
@@ -70,6 +70,12 @@ def rate_of(request: Request) -> FrameRate:
     """Give the rate that a request is held to."""
     rate: FrameRate = getattr(request.state, "rate", UNLIMITED)
     return rate
+
+
+def owner_of(request: Request) -> str:
+    """Name whose a request's exams are: keys of one name have them in common."""
+    owner: str = getattr(request.state, "owner", "-")
+    return owner
 
 
 def _refuse_browsers(scope: Scope, wanted: keys.Scope) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from service.admission import Permit
@@ -19,8 +20,10 @@ __all__ = [
     "counted",
     "deadline",
     "declared_bytes",
+    "while_connected",
 ]
 
+T = TypeVar("T")
 DEADLINE_HEADER = "X-Deadline-Ms"
 # Where the connection notes the event loop's time of a request's first byte, in the scope's state.
 BEGAN = "began"
@@ -92,6 +95,31 @@ async def deadline(request: Request, permit: Permit) -> AsyncIterator[None]:
         raise DeadlineExceeded from None
     finally:
         permit.bound = None
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Do the work, and drop it when the client leaves: what nobody reads need not be computed.
+
+    Raises:
+        ClientDisconnect: the client left first.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _until(request: Request) -> float | None:

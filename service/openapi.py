@@ -4,7 +4,7 @@ The scoring endpoints read their bodies themselves (three forms, streamed), so F
 what they take; it is told here from the very models they validate with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,16 +13,19 @@ from pydantic.json_schema import models_json_schema
 
 from service.answers import Problem
 from service.errors import STATUS
-from service.forms import IMAGE_TYPES
+from service.exams.answers import ExamAnswer, ExamFramesAnswer
+from service.forms import EXAM_FRAMES, IMAGE_TYPES, RequestModels
 from service.guard import OPEN_PATHS, scope_of
 from service.intake import DEADLINE_HEADER, LONGEST_DEADLINE_MS
 from service.middleware import PROBLEM_TYPE
-from service.routes import TASKS, Task
+from service.routes import TASKS
+from service.schemas import ExamBody
 
 __all__ = ["describe"]
 
 _REF = "#/components/schemas/{model}"
 _SCORING_ERRORS = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+_EXAM_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds after which to try again.",
@@ -67,8 +70,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     paths: dict[str, Any] = document["paths"]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for task in TASKS:
-        _add_schemas(schemas, task)
-        paths[f"/v1/{task.path}"]["post"] |= _operation(task)
+        _add_schemas(schemas, [task.models.body, task.models.options], [task.answer, Problem])
+        paths[f"/v1/{task.path}"]["post"] |= _operation(task.models, task.answer)
+    _describe_exams(paths, schemas)
     for path, status in (("/readyz", 503), ("/v1/models/{name}", 404)):
         paths[path]["get"]["responses"][str(status)] = _problem(status)
         paths[path]["get"]["responses"].pop("422", None)
@@ -79,11 +83,38 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _add_schemas(schemas: dict[str, Any], task: Task) -> None:
-    requests = [(task.models.body, "validation"), (task.models.options, "validation")]
-    replies = [(task.answer, "serialization"), (Problem, "serialization")]
-    _, found = models_json_schema([*requests, *replies], ref_template=_REF)  # type: ignore[list-item]
+def _describe_exams(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    requests: list[type[Any]] = [ExamBody, EXAM_FRAMES.body, EXAM_FRAMES.options]
+    _add_schemas(schemas, requests, [ExamAnswer, ExamFramesAnswer])
+    exam = {"description": "The exam.", "content": _json_of(ExamAnswer)}
+    options = {"required": False, "content": _json_of(ExamBody)}
+    for path, method, codes, found in (
+        ("", "post", (200, 201), {"requestBody": options}),
+        ("/{exam_id}", "get", (200,), {}),
+        ("/{exam_id}", "delete", (), {}),
+        ("/{exam_id}/close", "post", (200,), {}),
+        ("/{exam_id}/frames", "post", (), _operation(EXAM_FRAMES, ExamFramesAnswer)),
+    ):
+        operation = paths[f"/v1/exams{path}"][method]
+        kept = operation["responses"] if method == "delete" else {}
+        answers = kept | {str(code): exam for code in codes} | found.get("responses", {})
+        answers |= {str(status): _problem(status) for status in _EXAM_ERRORS}
+        named = [one for one in operation.get("parameters", []) if one["in"] == "path"]
+        headers = found.get("parameters", [_request_id(), _deadline()])
+        operation |= found | {"parameters": [*named, *headers], "responses": answers}
+        operation["responses"].pop("422" if method in ("get", "delete") else "", None)
+
+
+def _add_schemas(
+    schemas: dict[str, Any], requests: Sequence[type[Any]], replies: Sequence[type[Any]]
+) -> None:
+    wanted = [(one, "validation") for one in requests] + [(one, "serialization") for one in replies]
+    _, found = models_json_schema(wanted, ref_template=_REF)  # type: ignore[arg-type]
     schemas |= found["$defs"]
+
+
+def _json_of(model: type[Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": _reference(model)}}
 
 
 def _add_security(document: dict[str, Any]) -> None:
@@ -102,30 +133,30 @@ def _add_security(document: dict[str, Any]) -> None:
                 operation["responses"][str(status)] = _problem(status)
 
 
-def _operation(task: Task) -> dict[str, Any]:
+def _operation(models: RequestModels, answer: type[Any]) -> dict[str, Any]:
     image = {"schema": {"type": "string", "format": "binary"}}
     content: dict[str, Any] = {
         "multipart/form-data": {
-            "schema": _form(task),
+            "schema": _form(models),
             "encoding": {"request": {"contentType": "application/json"}},
         },
-        "application/json": {"schema": _reference(task.models.body)},
+        **_json_of(models.body),
         **dict.fromkeys(IMAGE_TYPES, image),
     }
-    responses = {"200": _reply(task)} | {str(one): _problem(one) for one in _SCORING_ERRORS}
+    responses = {"200": _reply(answer)} | {str(one): _problem(one) for one in _SCORING_ERRORS}
     return {
         "description": (
             "One meaning in three forms: several patients as JSON; one patient as a form with "
             "repeated parts `frames` and the options in `request`; one image as the body, with "
             "the options in the query."
         ),
-        "parameters": [*_query(task), _request_id(), _deadline()],
+        "parameters": [*_query(models), _request_id(), _deadline()],
         "requestBody": {"required": True, "content": content},
         "responses": responses,
     }
 
 
-def _form(task: Task) -> dict[str, Any]:
+def _form(models: RequestModels) -> dict[str, Any]:
     frames = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
@@ -133,22 +164,22 @@ def _form(task: Task) -> dict[str, Any]:
     }
     form = {
         "type": "object",
-        "properties": {"frames": frames, "request": _reference(task.models.options)},
+        "properties": {"frames": frames, "request": _reference(models.options)},
         "additionalProperties": False,
     }
     required = [
         name
         for name, needed in (
-            ("frames", task.models.frames_required),
-            ("request", "labels" in task.models.options.model_json_schema().get("required", ())),
+            ("frames", models.frames_required),
+            ("request", "labels" in models.options.model_json_schema().get("required", ())),
         )
         if needed
     ]
     return form | ({"required": required} if required else {})
 
 
-def _query(task: Task) -> list[dict[str, Any]]:
-    schema = task.models.query.model_json_schema()
+def _query(models: RequestModels) -> list[dict[str, Any]]:
+    schema = models.query.model_json_schema()
     parameters = []
     for name, rule in schema["properties"].items():
         kinds = [kind for kind in rule.get("anyOf", [rule]) if kind.get("type") != "null"]
@@ -185,10 +216,10 @@ def _deadline() -> dict[str, Any]:
     }
 
 
-def _reply(task: Task) -> dict[str, Any]:
+def _reply(answer: type[Any]) -> dict[str, Any]:
     return {
         "description": "At least one frame was scored or set aside.",
-        "content": {"application/json": {"schema": _reference(task.answer)}},
+        "content": _json_of(answer),
     }
 
 

@@ -109,6 +109,9 @@ async def limits(request: Request) -> Response:
             "max_pending_bytes": settings.max_pending_bytes,
             "max_pending_pixels": settings.max_pending_pixels,
             "max_queue_s": settings.max_queue_s,
+            "max_exams": settings.max_exams,
+            "max_exam_frames": settings.max_exam_frames,
+            "exam_retention_h": settings.exam_retention_h,
         }
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ from service.forms import (
     read_request,
 )
 from service.guard import rate_of
-from service.intake import client_of, counted, deadline, declared_bytes
+from service.intake import client_of, counted, deadline, declared_bytes, while_connected
 from service.metrics import CLIENT_GONE, Metrics, Phase
 from service.record import note
 from service.scoring import embed, score_named, score_zero_shot
@@ -122,7 +121,7 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
                 await engine.admit(sent, permit)
                 rate.charge(sent.pieces)
                 async with permit.begun_in_time():
-                    document = await _while_connected(request, task.run(engine, sent, permit))
+                    document = await while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)
             raise
@@ -134,31 +133,6 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
 
 def _outcome(error: Exception) -> str:
     return CLIENT_GONE if isinstance(error, ClientDisconnect) else code_of(error).value
-
-
-async def _while_connected(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """Do the work, and drop it when the client leaves: what nobody reads need not be computed.
-
-    Raises:
-        ClientDisconnect: the client left first.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _endpoint(task: Task) -> Callable[[Request], Awaitable[Response]]:

@@ -6,7 +6,7 @@ Unknown keys are refused everywhere; a typing error in an option must not pass f
 
 import re
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,10 @@ __all__ = [
     "EmbeddingsBody",
     "EmbeddingsOptions",
     "EmbeddingsQuery",
+    "ExamBody",
+    "ExamFramesBody",
+    "ExamFramesOptions",
+    "ExamFramesQuery",
     "FrameOptions",
     "NamedTaskBody",
     "NamedTaskOptions",
@@ -61,6 +65,12 @@ def _check_not_blank(value: str) -> str:
     return value
 
 
+def _check_distinct(value: list[str] | None) -> list[str] | None:
+    if value is not None and len(set(value)) < len(value):
+        raise PydanticCustomError("distinct", "expected each once")
+    return value
+
+
 def _labels_kind(value: Any) -> str:
     return "name" if isinstance(value, str) else "list"
 
@@ -71,6 +81,14 @@ PatientId = Annotated[
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="Opaque pseudonym; never a name or a hospital number.",
         examples=["patient-17"],
+    ),
+]
+ExamId = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Opaque; never a name or a hospital number. Default: one is made.",
+        examples=["exam-17"],
     ),
 ]
 FrameId = Annotated[
@@ -241,3 +259,43 @@ class EmbeddingsOptions(_Options, _Embeddings):
 
 class EmbeddingsQuery(_Query):
     """Embeddings, the query of form 3."""
+
+
+class ExamBody(Strict):
+    """What is fixed when an exam is opened."""
+
+    exam_id: Annotated[
+        ExamId | None,
+        Field(description="Opening again with the same id and options finds the same exam."),
+    ] = None
+    patient_id: PatientId | None = None
+    tasks: Annotated[
+        list[Literal["polyp_detection", "malignancy"]] | None,
+        Field(min_length=1, max_length=2, description="Default: both."),
+        AfterValidator(_check_distinct),
+    ] = None
+    device: Device | None = None
+    operating_point: OperatingPointName | None = None
+
+
+class _ExamFrames(Strict):
+    explain: Explain | None = None
+
+
+class ExamFramesBody(_ExamFrames):
+    """Frames of an exam, form 2: all of one patient, so without `patients`."""
+
+    frames: Annotated[list[FrameJson], Field(min_length=1)]
+
+
+class ExamFramesOptions(_ExamFrames):
+    """Frames of an exam, the `request` part of form 1."""
+
+    frames: Annotated[list[FrameOptions], Field(min_length=1)] | None = None
+
+
+class ExamFramesQuery(_ExamFrames):
+    """A frame of an exam, the query of form 3."""
+
+    frame_id: FrameId | None = None
+    captured_at: CapturedAt | None = None

@@ -4,6 +4,7 @@ Frames of all patients are encoded together; then each patient is scored from it
 were neither rejected nor set aside. Order is the caller's throughout.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from service.errors import AllFramesRejected
 from service.forms import FrameIn, PatientIn, RequestIn
 from service.settings import Box
 
-__all__ = ["embed", "model_info", "score_named", "score_zero_shot"]
+__all__ = ["embed", "model_info", "pointed", "score_exam", "score_named", "score_zero_shot"]
 
 Answer = dict[str, Any]
 _DEFAULT_POINT = "balanced"
@@ -48,7 +49,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn, permit: Per
     """
     label_set = engine.bundle.label_set(task)
     calibration = engine.calibrations[task]
-    with _pointed("/operating_point"):
+    with pointed("/operating_point"):
         point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
     classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, point, request.explain)
@@ -58,6 +59,36 @@ async def score_named(engine: Engine, task: str, request: RequestIn, permit: Per
         **_profile_info(engine, task),
         "operating_point": _point_info(point),
         "patients": patients,
+    }
+
+
+def score_exam(
+    engine: Engine, task: str, point: str, patient: PatientIn, frames: Sequence[Frame]
+) -> Answer:
+    """Score one patient for a named task from frames that were encoded before; for a thread.
+
+    Args:
+        engine: the loaded bundle.
+        task: name of its label set.
+        point: name of the operating point.
+        patient: the frames' ids, in order.
+        frames: what became of each.
+
+    Returns:
+        What an answer says of the task, with the one patient as `patient`.
+
+    Raises:
+        UnknownOperatingPoint: of another bundle.
+        EncodeFailed: a graph did not run.
+    """
+    label_set = engine.bundle.label_set(task)
+    chosen = engine.calibrations[task].operating_point(point)
+    classes = engine.encoder.class_embeddings(label_set)
+    return {
+        **_labelled(task, label_set),
+        **_profile_info(engine, task),
+        "operating_point": _point_info(chosen),
+        "patient": _Scorer(engine, label_set, classes, chosen, False).patient(patient, frames),
     }
 
 
@@ -137,14 +168,16 @@ class _Scorer:
 
     async def patients(self, sent: Sequence[PatientIn], permit: Permit) -> list[Answer]:
         outcomes = await _encode(self.engine, sent, permit, grid=self.explain)
-        answers = [
-            await self._patient(patient, frames)
-            for patient, frames in zip(sent, outcomes, strict=True)
-        ]
+        answers = []
+        for patient, frames in zip(sent, outcomes, strict=True):
+            if len(frames) == 1:  # a few small products; a thread hop would cost more
+                answers.append(self.patient(patient, frames))
+            else:
+                answers.append(await asyncio.to_thread(self.patient, patient, frames))
         _refuse_all_rejected(answers)
         return answers
 
-    async def _patient(self, patient: PatientIn, frames: Sequence[Frame]) -> Answer:
+    def patient(self, patient: PatientIn, frames: Sequence[Frame]) -> Answer:
         embeddings = [frame.embedding for frame in frames if frame.embedding is not None]
         members = [
             _unscored(sent, frame) or _scored(sent)
@@ -152,7 +185,7 @@ class _Scorer:
         ]
         if not embeddings:
             return _patient(patient, members, {})
-        score = await self.engine.score(
+        score = self.engine.score(
             self.label_set, self.classes, embeddings, calibrated=self.point is not None
         )
         places = [place for place, frame in enumerate(frames) if frame.embedding is not None]
@@ -237,20 +270,20 @@ async def _encode(
 def _boxes(engine: Engine, patients: Sequence[PatientIn]) -> list[Box]:
     boxes = []
     for patient in patients:
-        with _pointed(patient.device_at):
+        with pointed(patient.device_at):
             boxes.append(engine.crop_box(patient.device))
     return boxes
 
 
 def _asked_set(engine: Engine, request: RequestIn) -> LabelSet:
-    with _pointed("/labels"):
+    with pointed("/labels"):
         if isinstance(request.labels, str):
             return engine.bundle.label_set(request.labels)
         return LabelSet.from_free(request.labels or ())
 
 
 @contextmanager
-def _pointed(place: str) -> Iterator[None]:
+def pointed(place: str) -> Iterator[None]:
     """Say where in the request stands what an error is about."""
     try:
         yield
@@ -264,6 +297,13 @@ def _head(engine: Engine, task: str, label_set: LabelSet) -> Answer:
         "task": task,
         "model": model_info(engine),
         "intended_use": engine.bundle.manifest.intended_use,
+        **_labelled(task, label_set),
+    }
+
+
+def _labelled(task: str, label_set: LabelSet) -> Answer:
+    return {
+        "task": task,
         "labels": list(label_set.names),
         "label_definitions": label_set.definitions if label_set.name else {},
     }
@@ -296,7 +336,8 @@ def _point_info(point: OperatingPoint) -> Answer:
 def _patient(patient: PatientIn, frames: Sequence[Answer], pooled: Mapping[str, Any]) -> Answer:
     """Describe a patient; its status is the best that any of its frames has."""
     statuses = [frame["status"] for frame in frames]
-    best = next(one for one in ("scored", "abstained", "rejected") if one in statuses)
+    # Only an exam may be empty.
+    best = next((one for one in ("scored", "abstained", "rejected") if one in statuses), "empty")
     return {
         "patient_id": patient.patient_id,
         "status": best,

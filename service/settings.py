@@ -173,6 +173,27 @@ class Settings(BaseModel):
         description="site-profile.json of `training fewshot profile`: local probabilities and "
         "thresholds, and an adapter where it has one. It must belong to the bundle.",
     )
+    exam_store: str | None = Field(
+        default=None,
+        description="Where exams are kept: path of an SQLite file, or postgresql://… (extra "
+        "`postgres`). Unset: exams.sqlite3 in the user's state folder, made with the first exam.",
+    )
+    exam_retention_h: float = Field(
+        default=168.0,
+        gt=0,
+        le=87_600,
+        description="Hours after its last change at which an exam is removed, open or closed.",
+    )
+    max_exams: int = Field(
+        default=1000, ge=1, description="Exams that one client may have, closed ones included."
+    )
+    max_exam_frames: int = Field(
+        default=4096,
+        ge=1,
+        le=100_000,
+        description="Frames of an exam. Each takes 1 KiB of the store, and asking for the result "
+        "reads them all.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
     )

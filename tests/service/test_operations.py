@@ -163,7 +163,7 @@ def test_metrics_count_requests_by_outcome(serve: Serve) -> None:
         ("invalid_request", "malignancy"): 1,
         ("unsupported_media_type", "zero_shot"): 1,
     }
-    tasks = {"polyp_detection", "malignancy", "zero_shot", "embeddings"}
+    tasks = {"polyp_detection", "malignancy", "zero_shot", "embeddings", "exam_frames"}
     for outcome in ("ok", "client_gone", "internal", "not_ready", "payload_too_large"):
         assert {task for one, task in requests if one == outcome} == tasks
     assert found[("endoclip_ready",)] == 1
@@ -237,7 +237,8 @@ def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> N
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/polyp-detection", "/v1/malignancy", "/v1/zero-shot", "/v1/embeddings",
-        "/v1/models", "/v1/models/{name}", "/v1/devices", "/v1/limits",
+        "/v1/exams", "/v1/exams/{exam_id}", "/v1/exams/{exam_id}/frames",
+        "/v1/exams/{exam_id}/close", "/v1/models", "/v1/models/{name}", "/v1/devices", "/v1/limits",
         "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     for task in ("polyp-detection", "malignancy", "zero-shot", "embeddings"):
@@ -248,6 +249,9 @@ def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> N
         assert {"200", "400", "404", "413", "415", "422", "500", "503"} <= set(responses)
         assert "Retry-After" in responses["503"]["headers"]
         assert "Allow" in responses["404"]["headers"]
+    frames = document["paths"]["/v1/exams/{exam_id}/frames"]["post"]
+    assert {"multipart/form-data", "image/png"} <= set(frames["requestBody"]["content"])
+    assert "409" in frames["responses"]
     assert "Retry-After" in document["paths"]["/readyz"]["get"]["responses"]["503"]["headers"]
     assert not any("head" in operations for operations in document["paths"].values())
 

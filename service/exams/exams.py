@@ -1,0 +1,393 @@
+"""What can be done with exams: open, send frames, ask, close, delete.
+
+An exam stays with the bundle and the site profile that it began with: embeddings of two towers
+cannot be compared, so one that meets another bundle is refused by name. Closed ones are read
+whatever is served.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from service import jsonio
+from service.admission import Permit
+from service.engine import NAMED_TASKS, Engine, Frame, all_of
+from service.errors import (
+    AllFramesRejected,
+    Conflict,
+    ExamClosed,
+    PayloadTooLarge,
+    StoreUnavailable,
+)
+from service.exams.database import Database
+from service.exams.results import describe, microseconds, outcome_of, result_of, rfc3339
+from service.exams.store import ExamStore, check_same
+from service.exams.values import Exam, ExamOptions, KeptFrame, State
+from service.forms import FrameIn, PatientIn, RequestIn
+from service.rates import FrameRate
+from service.schemas import ExamBody
+from service.scoring import pointed, score_exam
+from service.settings import Settings
+
+__all__ = ["Exams", "Taken"]
+
+_DEFAULT_POINT = "balanced"
+_CACHED_RESULTS = 16
+_PURGE_EVERY_S = 600.0
+_ID_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of the frames of one request.
+
+    Attributes:
+        answer: its body without the request's id.
+        patients: the frames that were looked at now, for the figures.
+    """
+
+    answer: dict[str, Any]
+    patients: list[dict[str, Any]]
+
+
+class Exams:
+    """All exams of a service; its database is opened with the first one, or by `check`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.exam_store
+        self._settings = settings
+        self._store: ExamStore | None = None
+        # By key, revision and state, which determine it.
+        self._results: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
+        self._purging: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Open the database where the operator has named one.
+
+        Raises:
+            SettingsInvalid: it cannot be used; one line.
+        """
+        if self._url is not None:
+            database = Database(self._url)
+            try:
+                database.check()
+            finally:
+                database.close()
+
+    async def stop(self) -> None:
+        """Close the database."""
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.gather(self._purging, return_exceptions=True)
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+
+    async def open(self, engine: Engine, owner: str, body: ExamBody) -> tuple[bytes, str, bool]:
+        """Open an exam; gives (body of the answer, id, whether it is new).
+
+        Raises:
+            UnknownDevice, UnknownOperatingPoint: a name in the request.
+            Conflict, Overloaded, StoreUnavailable: as `ExamStore.open`.
+        """
+        exam, is_new = await self._open_store().open(owner, body.exam_id, _options(engine, body))
+        return await self._result(engine, exam), exam.exam_id, is_new
+
+    async def find(self, owner: str, exam_id: str) -> Exam:
+        """Look an exam up.
+
+        Raises:
+            NotFound, StoreUnavailable: as `ExamStore.find`.
+        """
+        return await self._open_store().find(owner, exam_id)
+
+    async def take(
+        self, engine: Engine, exam: Exam, request: RequestIn, permit: Permit, rate: FrameRate
+    ) -> Taken:
+        """Encode the frames that are new, keep them, and score each by itself.
+
+        Args:
+            engine: the loaded bundle.
+            exam: as it was when the request began.
+            request: the frames.
+            permit: of the request; only new frames are work.
+            rate: of the key; only new frames count.
+
+        Raises:
+            Conflict: another bundle, or another frame under an id.
+            ExamClosed, PayloadTooLarge, NotFound, StoreUnavailable: as `ExamStore.add`.
+            AllFramesRejected: no frame could be read.
+            Overloaded, RateLimited, EncodeFailed: as for other routes.
+        """
+        check_bundle(engine, exam)
+        sent = request.patients[0].frames
+        named = await asyncio.to_thread(_identify, sent)
+        readable = {one.frame_id: one for one in named if one.content}
+        store = self._open_store()
+        known = await store.known(exam, readable.values())
+        there = {one.frame_id: one for one in known}
+        check_same(named, there)
+        outcomes = {one.content: outcome_of(one) for one in known}
+        fresh = _fresh(sent, named, outcomes)
+        if any(one not in there for one in readable):
+            _check_room(exam, self._settings.max_exam_frames)
+        await self._encode(engine, exam, fresh, request.explain, permit, rate, outcomes)
+        frames = [
+            outcomes.get(one.content) or Frame(rejected=engine.too_long(frame))
+            for one, frame in zip(named, sent, strict=True)
+        ]
+        kept = [
+            _kept(one, outcomes[one.content])
+            for one in readable.values()
+            if one.frame_id not in there and outcomes[one.content].rejected is None
+        ]
+        revision = await store.add(exam, kept) if kept else exam.revision
+        answer = await asyncio.to_thread(_answer, engine, exam, named, frames, set(there))
+        looked_at = [{"frames": [entry for entry in answer["frames"] if not entry["duplicate"]]}]
+        return Taken({**answer, "revision": revision}, looked_at)
+
+    async def result(self, engine: Engine, owner: str, exam_id: str) -> bytes:
+        """Give what is known of an exam: the final result, or one of the frames there are.
+
+        Raises:
+            NotFound, StoreUnavailable: as `ExamStore.snapshot`.
+            Conflict: it is not closed, and another bundle is served.
+            EncodeFailed: a graph did not run.
+        """
+        return await self._result(engine, await self.find(owner, exam_id))
+
+    async def close(
+        self, engine: Engine, owner: str, exam_id: str
+    ) -> tuple[bytes, dict[str, Any] | None]:
+        """Close an exam: its result is final from then on, and the same for whoever asks.
+
+        Returns:
+            (body of the answer, the result if this call made it).
+
+        Raises:
+            As `result`.
+        """
+        store = self._open_store()
+        exam = await store.find(owner, exam_id)
+        made: dict[str, Any] | None = None
+        if exam.final is None:
+            check_bundle(engine, exam)
+            await store.begin_close(exam)
+            now, frames = await store.snapshot(owner, exam_id)
+            told = replace(now, state=State.CLOSED, final=b"")
+            result = await asyncio.to_thread(result_of, engine, told, frames)
+            body = await asyncio.to_thread(jsonio.write, result)
+            exam, is_ours = await store.end_close(exam, body)
+            made = result if is_ours else None
+        return self._with_end(exam, exam.final or b""), made
+
+    async def delete(self, owner: str, exam_id: str) -> None:
+        """Remove an exam with all that is kept of it.
+
+        Raises:
+            NotFound, StoreUnavailable: as `ExamStore.delete`.
+        """
+        await self._open_store().delete(owner, exam_id)
+
+    def _open_store(self) -> ExamStore:
+        if self._store is None:
+            settings = self._settings
+            self._store = ExamStore(
+                Database(self._url or str(_default_path())),
+                max_exams=settings.max_exams,
+                max_frames=settings.max_exam_frames,
+                retention_s=settings.exam_retention_h * 3600,
+            )
+            self._purging = asyncio.ensure_future(_purge(self._store))
+        return self._store
+
+    async def _encode(
+        self,
+        engine: Engine,
+        exam: Exam,
+        fresh: dict[bytes, FrameIn],
+        grid: bool,
+        permit: Permit,
+        rate: FrameRate,
+        outcomes: dict[bytes, Frame],
+    ) -> None:
+        """Encode each new content once, into `outcomes`."""
+        if not fresh:
+            return
+        if exam.state is not State.OPEN:
+            raise ExamClosed
+        work = RequestIn((PatientIn("0", None, tuple(fresh.values())),))
+        await engine.admit(work, permit)
+        rate.charge(work.pieces)
+        async with permit.begun_in_time():
+            box = exam.options.box
+            done = await all_of(
+                [engine.encode_frame(one, box, permit, grid=grid) for one in fresh.values()]
+            )
+        outcomes.update(zip(fresh, done, strict=True))
+
+    async def _result(self, engine: Engine, exam: Exam) -> bytes:
+        if exam.final is not None:
+            return self._with_end(exam, exam.final)
+        check_bundle(engine, exam)
+        cached = self._results.get(_version(exam))
+        if cached is None:
+            exam, frames = await self._open_store().snapshot(exam.owner, exam.exam_id)
+            if exam.final is not None:
+                return self._with_end(exam, exam.final)
+            result = await asyncio.to_thread(result_of, engine, exam, frames)
+            cached = await asyncio.to_thread(jsonio.write, result)
+            self._results[_version(exam)] = cached
+            while len(self._results) > _CACHED_RESULTS:
+                self._results.popitem(last=False)
+        return self._with_end(exam, cached)
+
+    def _with_end(self, exam: Exam, body: bytes) -> bytes:
+        """Add what is no part of the result: when the exam will be removed."""
+        expires = jsonio.write({"expires_at": rfc3339(self._open_store().expires_us(exam))})
+        return expires[:-1] + b"," + body[1:]
+
+
+def check_bundle(engine: Engine, exam: Exam) -> None:
+    """Hold an exam against what is served.
+
+    Raises:
+        Conflict: it began with another bundle or site profile.
+    """
+    if exam.options.bundle != engine.bundle.digest:
+        raise Conflict(
+            f"The exam began with the bundle {exam.options.bundle}; this service serves "
+            f"{engine.bundle.digest}. Open a new one."
+        )
+    if exam.options.site_profile != _site_profile(engine):
+        raise Conflict("The exam began with another site profile. Open a new one.")
+
+
+def _options(engine: Engine, body: ExamBody) -> ExamOptions:
+    tasks = tuple(body.tasks or NAMED_TASKS.values())
+    point = body.operating_point or _DEFAULT_POINT
+    with pointed("/device"):
+        box = engine.crop_box(body.device)
+    with pointed("/operating_point"):
+        for task in tasks:
+            engine.calibrations[task].operating_point(point)
+    return ExamOptions(
+        patient_id=body.patient_id or "0",
+        tasks=tasks,
+        device=body.device or next(iter(engine.devices)),
+        box=box,
+        operating_point=point,
+        bundle=engine.bundle.digest,
+        site_profile=_site_profile(engine),
+    )
+
+
+def _site_profile(engine: Engine) -> str | None:
+    return engine.site_profile.digest if engine.site_profile else None
+
+
+def _identify(frames: Sequence[FrameIn]) -> list[KeptFrame]:
+    """Name each frame by its id, or else by its content and time; without data it has no content.
+
+    So a frame without an id that is sent again is the same one, and a still picture that is sent a
+    second later is another.
+    """
+    named = []
+    for frame in frames:
+        content = b"" if frame.data is None else hashlib.sha256(frame.data).digest()
+        captured_us = microseconds(frame.captured_at) if frame.captured_at else None
+        frame_id = frame.frame_id
+        if not frame.named and content:
+            at = b"" if captured_us is None else b"%d" % captured_us
+            frame_id = hashlib.sha256(content + at).hexdigest()[:_ID_CHARS]
+        named.append(KeptFrame(frame_id, content, captured_us))
+    return named
+
+
+def _fresh(
+    sent: Sequence[FrameIn], named: Sequence[KeptFrame], outcomes: dict[bytes, Frame]
+) -> dict[bytes, FrameIn]:
+    """Give the frames that must be encoded, one for each content that is not known yet."""
+    return {
+        one.content: frame
+        for one, frame in zip(named, sent, strict=True)
+        if one.content and one.content not in outcomes
+    }
+
+
+def _check_room(exam: Exam, max_frames: int) -> None:
+    # Again, and exactly, when they are kept; here before anything is encoded for nothing.
+    if exam.revision >= max_frames:
+        raise PayloadTooLarge(f"An exam may have {max_frames} frames at most.")
+
+
+def _kept(frame: KeptFrame, outcome: Frame) -> KeptFrame:
+    abstained = outcome.abstained.value if outcome.abstained is not None else None
+    return replace(frame, abstained=abstained, embedding=outcome.embedding)
+
+
+def _answer(
+    engine: Engine,
+    exam: Exam,
+    named: Sequence[KeptFrame],
+    frames: Sequence[Frame],
+    there: set[str],
+) -> dict[str, Any]:
+    """Say what became of each frame by itself: only the exam's result knows of the others."""
+    options = exam.options
+    ids = tuple(FrameIn(one.frame_id, None, 0) for one in named)
+    patient = PatientIn(options.patient_id, None, ids)
+    scored = {
+        task: score_exam(engine, task, options.operating_point, patient, frames)["patient"]
+        for task in options.tasks
+    }
+    first = scored[options.tasks[0]]
+    if first["status"] == "rejected":
+        raise AllFramesRejected([first])
+    entries = []
+    for place, (one, told) in enumerate(zip(named, first["frames"], strict=True)):
+        entry = {key: told[key] for key in ("frame_id", "status") if key in told}
+        if one.captured_us is not None:
+            entry["captured_at"] = rfc3339(one.captured_us)
+        entry["duplicate"] = one.frame_id in there
+        if told["status"] == "scored":
+            entry["results"] = {
+                task: _alone(patient_["frames"][place]) for task, patient_ in scored.items()
+            }
+        else:
+            entry |= {key: told[key] for key in ("reason", "error") if key in told}
+        entries.append(entry)
+    return {
+        **{key: value for key, value in describe(engine, exam).items() if key in _TOLD},
+        "frames": entries,
+    }
+
+
+_TOLD = ("exam_id", "model", "intended_use")
+
+
+def _alone(frame: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("frame_id", "status", "attention")
+    return {key: value for key, value in frame.items() if key not in hidden}
+
+
+def _version(exam: Exam) -> tuple[str, int, str]:
+    return exam.key, exam.revision, exam.state.value
+
+
+def _default_path() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "endo-clip" / "exams.sqlite3"
+
+
+async def _purge(store: ExamStore) -> None:
+    """Remove what is over, now and then; a database that is away now may be there next time."""
+    while True:
+        with suppress(StoreUnavailable):
+            await store.purge()
+        await asyncio.sleep(_PURGE_EVERY_S)

@@ -1,0 +1,145 @@
+"""The endpoints of exams."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service import jsonio
+from service.admission import Admission, Permit
+from service.engine import Engine
+from service.errors import code_of
+from service.exams.exams import Exams, Taken
+from service.forms import EXAM_FRAMES, read_document, read_request
+from service.guard import owner_of, rate_of
+from service.intake import client_of, counted, deadline, declared_bytes, while_connected
+from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.record import note
+from service.schemas import ExamBody
+
+__all__ = ["TASK", "router"]
+
+# As a task's name in figures and log lines.
+TASK = "exam_frames"
+_MAX_OPTIONS_BYTES = 16 * 1024
+_CLIENT_GONE_STATUS = 499  # never sent to anyone: the connection is gone
+
+router = APIRouter(prefix="/v1/exams", tags=["exams"])
+
+
+@router.post("", summary="Open an exam", response_model=None, operation_id="open_exam")
+async def open_exam(request: Request) -> Response:
+    """Fix tasks, device and operating point; 201, or 200 for an exam that is open already."""
+    async with _admitted(request) as (incoming, _):
+        body = await read_document(incoming, ExamBody, _MAX_OPTIONS_BYTES)
+        rate_of(request).charge(1)
+        answer, exam_id, is_new = await _exams(request).open(
+            _engine(request), owner_of(request), body
+        )
+    location = {"Location": f"/v1/exams/{exam_id}"}
+    return _written(request, answer, 201 if is_new else 200, location)
+
+
+@router.post("/{exam_id}/frames", summary="Send frames", response_model=None)
+async def add_frames(request: Request, exam_id: str) -> Response:
+    """Encode what is new of the frames and score each; what is answered is kept."""
+    metrics: Metrics = request.app.state.metrics
+    started = time.perf_counter()
+    note(task=TASK)
+    try:
+        taken = await _take(request, exam_id)
+        with metrics.timed(Phase.RESPOND):
+            body = await asyncio.to_thread(jsonio.write, taken.answer)
+    except ClientDisconnect:
+        metrics.count_request(TASK, CLIENT_GONE, time.perf_counter() - started)
+        note(outcome=CLIENT_GONE)
+        return Response(status_code=_CLIENT_GONE_STATUS)
+    except Exception as error:
+        metrics.count_request(TASK, code_of(error).value, time.perf_counter() - started)
+        metrics.count_frames(getattr(error, "patients", ()))
+        raise
+    metrics.count_request(TASK, "ok", time.perf_counter() - started)
+    metrics.count_frames(taken.patients)
+    return _written(request, body)
+
+
+@router.get("/{exam_id}", summary="The result so far, or the final one", response_model=None)
+async def get_exam(request: Request, exam_id: str) -> Response:
+    """Score what there is; once the exam is closed, give its final result."""
+    async with _admitted(request):
+        body = await _exams(request).result(_engine(request), owner_of(request), exam_id)
+    return _written(request, body)
+
+
+@router.post("/{exam_id}/close", summary="Make the result final", response_model=None)
+async def close_exam(request: Request, exam_id: str) -> Response:
+    """Take no more frames; closing again gives the same result."""
+    async with _admitted(request):
+        body, made = await _exams(request).close(_engine(request), owner_of(request), exam_id)
+    if made is not None:
+        metrics: Metrics = request.app.state.metrics
+        for result in made["results"]:
+            patients = {**result, "patients": [result["patient"]]}
+            metrics.count_decisions(result["task"], patients, [made["device"]])
+    return _written(request, body)
+
+
+@router.delete("/{exam_id}", summary="Remove an exam", status_code=204)
+async def delete_exam(request: Request, exam_id: str) -> Response:
+    """Remove it with all that is kept of it, whatever its state."""
+    async with _admitted(request):
+        await _exams(request).delete(owner_of(request), exam_id)
+    return Response(status_code=204)
+
+
+async def _take(request: Request, exam_id: str) -> Taken:
+    engine, exams, metrics = _engine(request), _exams(request), request.app.state.metrics
+    async with _admitted(request) as (incoming, permit):
+        try:
+            # Before the body is read: who asks for an exam that is not there need not send it.
+            exam = await exams.find(owner_of(request), exam_id)
+            with metrics.timed(Phase.RECEIVE):
+                sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
+            note(frames=sent.frames)
+            work = exams.take(engine, exam, sent, permit, rate_of(request))
+            return await while_connected(request, work)
+        except Exception as error:
+            gone = isinstance(error, ClientDisconnect)
+            outcome = CLIENT_GONE if gone else code_of(error).value
+            metrics.count_dropped(outcome, permit.frames_left)
+            raise
+
+
+@asynccontextmanager
+async def _admitted(request: Request) -> AsyncIterator[tuple[Request, Permit]]:
+    """Let a request in as every other: readiness, the key's rate, room, its deadline."""
+    state = request.app.state
+    admission: Admission = state.admission
+    _engine(request).check_ready()
+    rate_of(request).check()
+    with admission.enter(client_of(request), declared_bytes(request)) as permit:
+        async with deadline(request, permit):
+            yield counted(request, permit, state.settings.client_patience_s), permit
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _exams(request: Request) -> Exams:
+    exams: Exams = request.app.state.exams
+    return exams
+
+
+def _written(
+    request: Request, body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    head: dict[str, Any] = {"request_id": request.state.request_id}
+    whole = jsonio.write(head)[:-1] + b"," + body[1:]
+    return Response(whole, status, headers, media_type="application/json")
