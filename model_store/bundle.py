@@ -34,6 +34,7 @@ from model_store.manifest import (
 )
 from model_store.onnx_scan import uses_external_data
 from model_store.quality import QualityLimits
+from model_store.reference import REFERENCE, Reference, read_reference
 from model_store.scoring import Calibration, read_calibrations
 from model_store.tokenizer import Tokenizer
 
@@ -64,6 +65,7 @@ class Bundle:
         class_embeddings: by name of label set, float32 (k, d), unit rows.
         canaries: frames and a sentence, with what they gave when the bundle was packed.
         card: text of MODEL_CARD.md.
+        reference: exams to compare others with, or None where the bundle has none.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class Bundle:
     class_embeddings: Mapping[str, npt.NDArray[np.float32]]
     canaries: Canaries
     card: str
+    reference: Reference | None = None
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> "Bundle":
@@ -107,6 +110,9 @@ class Bundle:
             class_embeddings=_read_class_embeddings(path / "class_embeddings.npz"),
             canaries=read_canaries((path / "canaries.json").read_bytes()),
             card=_read_card(path / "MODEL_CARD.md"),
+            reference=read_reference((path / REFERENCE).read_bytes())
+            if REFERENCE in manifest.files
+            else None,
         )
         _check_references(bundle)
         return bundle
@@ -273,6 +279,7 @@ def _check_references(bundle: Bundle) -> None:
     frames = {name for name in bundle.manifest.files if name.startswith("canaries/")}
     _same_names("canaries.json", frames, {frame.file for frame in bundle.canaries.frames})
     _check_heads(bundle)
+    _check_reference(bundle)
 
 
 def _check_heads(bundle: Bundle) -> None:
@@ -285,6 +292,21 @@ def _check_heads(bundle: Bundle) -> None:
         if len(head) != length:
             where = f"canaries.json: {name}: embedding_head"
             raise BundleCorrupt(where, f"{length} numbers", str(len(head)))
+
+
+def _check_reference(bundle: Bundle) -> None:
+    """Refuse a reference that was made with another model or for another question."""
+    reference = bundle.reference
+    if reference is None:
+        return
+    known = bundle.label_sets.get(reference.label_set)
+    if known is None or known.positive is None:
+        where = f"{REFERENCE}: /label_set"
+        raise BundleCorrupt(where, "a set with a positive label", reference.label_set[:64])
+    width = reference.axes.shape[1]
+    if width != bundle.manifest.embedding_dim:
+        where = f"{REFERENCE}: /axes"
+        raise BundleCorrupt(where, f"width {bundle.manifest.embedding_dim}", f"width {width}")
 
 
 def _same_names(where: str, expected: set[str], found: set[str]) -> None:

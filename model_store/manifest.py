@@ -16,6 +16,7 @@ from model_store.tokenizer import TextContract
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
+    "OPTIONAL_FILES",
     "REQUIRED_FILES",
     "FileEntry",
     "Manifest",
@@ -36,6 +37,7 @@ REQUIRED_FILES = (
     "tokenizer.json",
     "unify.onnx",
 )
+OPTIONAL_FILES = ("reference.npz",)
 # A name is part of a URL, and both stand in log lines and metrics.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9._+-]{1,64}")
@@ -125,8 +127,8 @@ def check_file_name(name: str) -> None:
     if not plain or ":" in name or "\0" in name:
         raise BundleCorrupt(f"{MANIFEST}: /files", "a path inside the bundle", repr(name))
     is_canary = len(parts) == 2 and parts[0] == "canaries" and name.endswith(".png")
-    if name not in REQUIRED_FILES and not is_canary:
-        known = f"{', '.join(REQUIRED_FILES)} or canaries/*.png"
+    if name not in (*REQUIRED_FILES, *OPTIONAL_FILES) and not is_canary:
+        known = f"{', '.join((*REQUIRED_FILES, *OPTIONAL_FILES))} or canaries/*.png"
         raise BundleCorrupt(f"{MANIFEST}: /files", known, repr(name))
 
 

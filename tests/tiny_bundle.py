@@ -58,11 +58,14 @@ def frame_jpeg(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (160,
     return _encoded(Image.new("RGB", size, colour), "JPEG")
 
 
-def build_tiny_bundle(folder: Path, **overrides: Any) -> Path:
+def build_tiny_bundle(
+    folder: Path, *, more: Mapping[str, bytes] | None = None, **overrides: Any
+) -> Path:
     """Write the bundle.
 
     Args:
         folder: where; must not exist.
+        more: further files of the format.
         overrides: fields of the manifest to replace, such as `quality_gate` or `name`.
 
     Returns:
@@ -81,6 +84,7 @@ def build_tiny_bundle(folder: Path, **overrides: Any) -> Path:
             "text_tower.onnx": text_tower(),
             "tokenizer.json": tokenizer_json().encode(),
             "unify.onnx": unify(),
+            **(more or {}),
         }
         canaries = {
             "canaries/normal.png": frame_png(PINK),

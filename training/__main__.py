@@ -221,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     from training.evidence.command import add_commands as add_evidence
     from training.fewshot.command import add_command as add_fewshot
     from training.prompts.command import add_command as add_prompts
+    from training.reference import add_command as add_reference
     from training.report.command import add_command
     from training.scoring.command import add_command as add_score
     from training.supervised.command import add_command as add_supervised
@@ -232,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add_prompts(commands)
     add_supervised(commands)
     add_evidence(commands)
+    add_reference(commands)
     return parser
 
 

@@ -22,6 +22,7 @@ from model_store.canaries import Canaries, write_canaries
 from model_store.encoder import Encoder
 from model_store.label_sets import LabelSet, write_label_sets
 from model_store.quality import QualityLimits
+from model_store.reference import REFERENCE, write_reference
 from model_store.scoring import (
     Calibration,
     FrameMap,
@@ -45,6 +46,7 @@ from training.label_texts import INTENDED_USE, label_sets
 from training.model import EndoClip, text_folder
 from training.prompt_gate import gate_prompts
 from training.records import Archive, parts_digest
+from training.reference import LABEL_SET, make_reference
 from training.runs import archive_digest, commit, libraries, write_json
 from training.sources import read_split
 from training.stages import Workshop, recipe_digest
@@ -108,6 +110,9 @@ def make_bundle(
         )
     calibrations = fit_calibrations(encoder, path, found)
     files["calibration.json"] = write_calibrations(calibrations)
+    reference = make_reference(encoder, path, found, calibrations[LABEL_SET])
+    if reference is not None:
+        files[REFERENCE] = write_reference(reference)
     calibrated = Encoder(_draft(work / "calibrated", manifest, files))
     metrics = part_figures(calibrated, path, data, part)
     # Composed archives hold drawn frames besides real ones; elsewhere the examples claim nothing.

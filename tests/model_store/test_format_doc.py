@@ -3,18 +3,28 @@
 import dataclasses
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 import model_store
 from model_store.bundle import FORMAT_VERSION, Bundle
 from model_store.label_sets import MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
-from model_store.manifest import REQUIRED_FILES, FileEntry, Manifest, Provenance
+from model_store.manifest import (
+    OPTIONAL_FILES,
+    REQUIRED_FILES,
+    FileEntry,
+    Manifest,
+    Provenance,
+)
 from model_store.profile import write_profile
+from model_store.reference import write_reference
 from tests.tiny_profile import CACHE, LINEAR, tiny_profile
+from tests.tiny_reference import tiny_reference
 
 PAGE = Path(model_store.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
 
@@ -61,7 +71,13 @@ def test_page_has_exactly_the_fields_of_the_manifest(title: str, kind: Any) -> N
 
 
 def test_page_has_exactly_the_files_of_the_format() -> None:
-    assert documented("Files") == {*REQUIRED_FILES, "manifest.json", "canaries/*.png"}
+    own = {"manifest.json", "canaries/*.png"}
+    assert documented("Files") == {*REQUIRED_FILES, *OPTIONAL_FILES, *own}
+
+
+def test_page_has_exactly_the_arrays_of_a_reference() -> None:
+    with np.load(BytesIO(write_reference(tiny_reference()))) as arrays:
+        assert documented("reference.npz") == set(arrays.files)
 
 
 @pytest.mark.parametrize(
