@@ -12,6 +12,7 @@ from tests.tiny_bundle import build_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model_store", "service", "training")
+CLIENT = "clients/python/endo_clip_client"
 MAX_LINES = 400
 
 FORBIDDEN = {
@@ -87,9 +88,9 @@ def unlisted_imports(source: str, sources: dict[str, str]) -> list[str]:
 
 def project_sources() -> dict[str, str]:
     found = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, CLIENT):
         for path in modules(package):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = path.relative_to((ROOT / package).parent).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found[name] = path.read_text(encoding="utf-8")
     return found
@@ -140,6 +141,16 @@ def test_import_guard_can_fail(source: str):
 
 def test_import_guard_lets_model_store_be_used():
     assert not wrong_imports("service", "from model_store import Encoder\nfrom . import app")
+
+
+def test_client_imports_nothing_but_httpx_and_where_it_shrinks_pillow():
+    allowed = {*sys.stdlib_module_names, "endo_clip_client", "httpx"}
+    found = {
+        path.name: foreign
+        for path in modules(CLIENT)
+        if (foreign := set(imported(path.read_text(encoding="utf-8"))) - allowed)
+    }
+    assert found == {"shrinking.py": {"PIL"}}
 
 
 # ---- the service without torch -------------------------------------------------------------------
@@ -199,7 +210,7 @@ def too_long(text: str) -> bool:
 
 
 def test_no_module_exceeds_400_lines():
-    paths = [path for folder in (*PACKAGES, "tests") for path in modules(folder)]
+    paths = [path for folder in (*PACKAGES, CLIENT, "tests") for path in modules(folder)]
     long = {str(p.relative_to(ROOT)) for p in paths if too_long(p.read_text(encoding="utf-8"))}
     assert not long
 

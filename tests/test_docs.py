@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVICE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "model_store" / "FORMAT.md"]
+DOCUMENTS += [*(ROOT / "clients").rglob("*.md")]
 
 
 @pytest.fixture(scope="module")

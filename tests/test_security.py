@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import audit
-from tests.test_architecture import PACKAGES, modules
+from tests.test_architecture import CLIENT, PACKAGES, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIP = re.compile(r"#\s*nosec\b(.*)$", flags=re.MULTILINE)
@@ -29,7 +29,7 @@ def scan(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 def test_bandit_finds_nothing_that_is_not_explained():
     pytest.importorskip("bandit", reason="bandit is in the environment of `make check` alone")
-    done = scan(*(ROOT / package for package in PACKAGES))
+    done = scan(*(ROOT / package for package in (*PACKAGES, CLIENT)))
     assert done.returncode == 0, done.stdout
 
 
@@ -42,7 +42,7 @@ def test_scan_can_fail(tmp_path: Path):
 def test_every_skip_names_its_rule_and_gives_its_reason():
     found = {
         str(path.relative_to(ROOT)): wrong
-        for package in PACKAGES
+        for package in (*PACKAGES, CLIENT)
         for path in modules(package)
         if (wrong := unexplained(path.read_text(encoding="utf-8")))
     }
