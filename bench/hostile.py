@@ -19,7 +19,7 @@ from PIL import Image
 
 from bench.frames import EXAMPLES
 
-__all__ = ["BadFile", "BadRequest", "bad_files", "bad_requests", "malformed_bytes"]
+__all__ = ["BadFile", "BadRequest", "bad_files", "bad_requests", "form", "malformed_bytes"]
 
 _TRUNCATED, _DAMAGED = "image_truncated", "image_undecodable"
 _FOREIGN, _HUGE = "unsupported_format", "too_many_pixels"

@@ -4,6 +4,7 @@ Every frame is decoded, judged and encoded by itself, in this process, through `
 batch, no other request, no HTTP. A patient's figures are computed from those single embeddings.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +16,25 @@ from model_store.encoder import Encoder, Floats
 from model_store.errors import ImageRejected
 from model_store.images import Box, decode
 from model_store.label_sets import LabelSet
-from model_store.patient import score_patient
+from model_store.patient import heatmap, score_patient
 from model_store.quality import QualityLimits, assess
 from model_store.scoring import OperatingPoint
 from service.settings import FULL_FRAME, newest_bundle
 
 __all__ = ["TOLERANCE", "Alone", "Reference", "differences"]
 
-# Of probabilities, cosines, attention and each member of an embedding. A batch of four and a batch
-# of one differ by some 1e-6 in the last layers' sums; frames of the pool differ by 0.01 and more.
-TOLERANCE = 5e-5
+# Of probabilities, cosines, attention, heat and each member of an embedding. A batch of four and a
+# batch of one differ by some 1e-6, heat is written with four digits; two frames of the pool differ
+# by 6e-3 and more somewhere in their embeddings.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alone:
-    """A frame by itself: an embedding float32 (d,), or a status with its reason or code."""
+    """A frame by itself: an embedding (d,) and a grid (rows, columns, d), or why it has none."""
 
     embedding: Floats | None = None
+    grid: Floats | None = None
     status: str = "scored"
     why: str = ""
 
@@ -60,15 +63,20 @@ class Reference:
         return self._texts[text]
 
     def patient(
-        self, task: str, frames: Sequence[Alone], label_set: LabelSet | None, point: str | None
+        self,
+        frames: Sequence[Alone],
+        label_set: LabelSet | None,
+        point: str | None,
+        *,
+        explain: bool = False,
     ) -> dict[str, Any]:
         """Give what an answer must hold of a patient, ids left out.
 
         Args:
-            task: `embeddings`, `zero-shot` or a named task's path.
             frames: of the patient, in order.
             label_set: that is asked for; None for embeddings.
             point: name of the operating point; None where there is none.
+            explain: whether heatmaps are asked for.
         """
         rows = [frame.embedding for frame in frames if frame.embedding is not None]
         members = [_member(frame) for frame in frames]
@@ -76,22 +84,28 @@ class Reference:
         best = next(one for one in ("scored", "abstained", "rejected") if one in statuses)
         pooled: dict[str, Any] = {}
         scored = [member for member in members if member["status"] == "scored"]
-        if task == "embeddings":
+        if label_set is None:
             for member, row in zip(scored, rows, strict=True):
                 member["embedding"] = row
-        elif rows and label_set is not None:
+        elif rows:
             pooled = self._fill(scored, np.stack(rows), label_set, point)
+            grids = [frame.grid for frame in frames if frame.grid is not None]
+            for member, grid in zip(scored, grids if explain else (), strict=explain):
+                member["heatmap"] = self._heatmap(grid, label_set, point, member)
         return {"status": best, "frames_scored": len(rows), "frames": members, **pooled}
 
     def _scored(self, data: bytes, box: Box) -> Alone:
         try:
-            pixels = decode(data, self.encoder.bundle.manifest.input, crop=box)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as the service does
+                pixels = decode(data, self.encoder.bundle.manifest.input, crop=box)
         except ImageRejected as error:
             return Alone(status="rejected", why=error.code.value)
         reason = assess(pixels, self._gate)
         if reason is not None:
             return Alone(status="abstained", why=reason.value)
-        return Alone(self.encoder.encode_images(pixels[None])[0])
+        embeddings, grids = self.encoder.encode_images_with_grid(pixels[None])
+        return Alone(embeddings[0], grids[0])
 
     def _fill(
         self, members: Sequence[dict[str, Any]], rows: Floats, labels: LabelSet, point: str | None
@@ -113,6 +127,16 @@ class Reference:
         if chosen and score.probability is not None:
             told |= _decided(chosen, score.probability, len(rows))
         return told
+
+    def _heatmap(
+        self, grid: Floats, labels: LabelSet, point: str | None, member: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        positive = labels.positive_index
+        most = int(np.argmax(list(member["scores"].values())))
+        index = most if point is None or positive is None else positive
+        scale = self.encoder.bundle.manifest.logit_scale
+        values = heatmap(grid, self._classes[labels], index, scale)
+        return {"rows": values.shape[0], "cols": values.shape[1], "values": values}
 
 
 def differences(expected: Any, found: Any, place: str = "") -> list[str]:
@@ -145,10 +169,10 @@ def differences(expected: Any, found: Any, place: str = "") -> list[str]:
 
 def _far(expected: Any, found: Any, place: str) -> list[str]:
     values = list(found.values()) if isinstance(found, Mapping) else found
-    try:
-        apart = float(np.abs(np.atleast_1d(np.asarray(values, np.float64)) - expected).max())
-    except (TypeError, ValueError):
+    values = values if isinstance(values, list) else [values]
+    if len(values) != len(expected) or not all(type(one) in (int, float) for one in values):
         return [f"{place}: expected {len(expected)} numbers; found {str(found)[:60]}"]
+    apart = float(np.abs(np.asarray(values, np.float64) - expected).max(initial=0.0))
     # Not `apart > TOLERANCE`: NaN must not pass.
     return [] if apart <= TOLERANCE else [f"{place}: {apart:.2g} away from the frame alone"]
 

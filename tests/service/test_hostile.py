@@ -18,8 +18,6 @@ from bench.served import Served
 from service.forms import IMAGE_TYPES
 from tests.service.conftest import b64, problem_of
 
-# Pillow's, about the files here; as errors they would pass for rejections.
-pytestmark = pytest.mark.filterwarnings("ignore")
 TASK = "polyp-detection"
 MALFORMED = malformed_bytes()
 GOOD = small_frames(2)
@@ -46,7 +44,7 @@ def outcome_of(frame: dict[str, Any]) -> str:
 
 def expected_of(reference: Reference, files: list[bytes]) -> dict[str, Any]:
     labels = reference.encoder.bundle.label_set("polyp_detection")
-    return reference.patient(TASK, [reference.alone(one) for one in files], labels, "balanced")
+    return reference.patient([reference.alone(one) for one in files], labels, "balanced")
 
 
 @pytest.mark.parametrize("bad", bad_files(), ids=lambda bad: bad.name)
