@@ -179,20 +179,21 @@ _label = st.fixed_dictionaries({"label": st.text(max_size=3), "prompts": _prompt
 _document = st.fixed_dictionaries(
     {},
     optional={
-        "patients": st.lists(_patient, max_size=5) | st.builds(lambda one: [one], _good_patient),
-        "labels": st.just("polyp_detection")
-        | st.text(max_size=3)
-        | st.lists(_label, max_size=3)
-        | _any,
+        "patients": st.lists(_patient, max_size=5) | _any,
+        "labels": st.text(max_size=3) | st.lists(_label, max_size=3) | _any,
         "texts": st.lists(st.text(max_size=3), max_size=3) | _any,
         "operating_point": st.sampled_from(["balanced", "x", None]),
-        "x": _any,
         "explain": st.booleans() | _any,
+        "x": _any,
     },
+)
+_read = st.fixed_dictionaries(
+    {"patients": st.lists(_good_patient, min_size=1, max_size=2)},
+    optional={"explain": st.booleans(), "device": st.just("full_frame")},
 )
 
 
-@given(_document, _edits)
+@given(_document | _document | _read, _edits)
 def fuzz_json(document: Any, edits: Sequence[Edit]) -> None:
     """A JSON body is read or refused, and so is one with some of its bytes changed."""
     body = json.dumps(document).encode()
