@@ -16,12 +16,13 @@ VENV_TEST ?= .venv-test
 VENV_TRAIN ?= .venv-train
 VENV_LLM ?= .venv-llm
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DOCKER ?= docker
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit format lock images dashboards clean
+.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock images dashboards clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,12 @@ check: $(VENV_TEST)/.stamp  ## Lint, formatting, types, security scan; changes n
 
 audit:  ## Ask the public advisories about every pinned requirement (needs a network)
 	@$(PYTHON) -m bench.audit
+
+bench: $(VENV_TEST)/.stamp  ## Measure the service beside the limit loop (5 minutes; BENCH_ARGS=--write keeps the table)
+	@$(VENV_TEST)/bin/python -m bench $(BENCH_ARGS)
+
+bench-check: $(VENV_TEST)/.stamp  ## Fail if a ratio of bench/RESULTS.md has fallen by more than 15 %
+	@$(VENV_TEST)/bin/python -m bench --check $(BENCH_ARGS)
 
 format: $(VENV_TEST)/.stamp  ## Rewrite the code in the project's format
 	$(VENV_TEST)/bin/python -m ruff check --fix .

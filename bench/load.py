@@ -160,47 +160,56 @@ async def saturate(
     clients: int,
     seconds: float,
     *,
+    most: int | None = None,
     patience_s: float = 60.0,
 ) -> Run:
     """Keep a number of clients busy, each sending as soon as it has its answer.
+
+    Each comes from an address of its own, 127.0.0.2 and so on: the service tells clients apart.
 
     Args:
         address: host and port.
         calls: sent in rotation.
         clients: requests under way at a time.
         seconds: no request is begun after this.
+        most: requests in all, if there is such a bound.
         patience_s: for one answer.
 
     Returns:
         The run.
     """
-    pool, loop, numbers = _Pool(address, clients), asyncio.get_running_loop(), count()
+    loop, numbers = asyncio.get_running_loop(), count()
+    pools = [_Pool(address, 1, f"127.0.0.{2 + number % 250}") for number in range(clients)]
 
     async def send_all(run: Run) -> None:
         end = loop.time() + seconds
 
-        async def client() -> None:
+        async def client(pool: _Pool) -> None:
             while (now := loop.time()) < end:
-                await pool.send(calls[next(numbers) % len(calls)], run, now, patience_s)
+                number = next(numbers)
+                if most is not None and number >= most:
+                    return
+                await pool.send(calls[number % len(calls)], run, now, patience_s)
 
-        await asyncio.gather(*(client() for _ in range(clients)))
+        await asyncio.gather(*(client(pool) for pool in pools))
 
-    return await _timed(send_all, pool)
+    return await _timed(send_all, *pools)
 
 
-async def _timed(send_all: Callable[[Run], Awaitable[None]], pool: "_Pool") -> Run:
+async def _timed(send_all: Callable[[Run], Awaitable[None]], *pools: "_Pool") -> Run:
     run, wall, cpu = Run(), time.perf_counter(), time.process_time()
     await send_all(run)
     run.wall_s, run.own_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    pool.close()
+    for pool in pools:
+        pool.close()
     return run
 
 
 class _Pool:
     """Kept-alive connections; one is opened when none is free."""
 
-    def __init__(self, address: Address, most: int) -> None:
-        self._address = address
+    def __init__(self, address: Address, most: int, source: str = "127.0.0.1") -> None:
+        self._address, self._source = address, (source, 0)
         self._free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
         self._room = asyncio.Semaphore(most)
 
@@ -219,9 +228,10 @@ class _Pool:
             self._free.pop()[1].close()
 
     async def _exchange(self, call: Call) -> tuple[int, bytes]:
-        reader, writer = (
-            self._free.pop() if self._free else await asyncio.open_connection(*self._address)
-        )
+        if self._free:
+            reader, writer = self._free.pop()
+        else:
+            reader, writer = await asyncio.open_connection(*self._address, local_addr=self._source)
         try:
             writer.write(call.payload)
             status, body, keep = await _read_answer(reader)
