@@ -33,6 +33,7 @@ from model_store.patient import PatientScore, score_patient
 from model_store.quality import AbstainReason, QualityLimits, assess
 from service.admission import Permit
 from service.batching import Lane, MicroBatcher
+from service.drift import Drift
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
 from service.health import Health, Reason
@@ -118,6 +119,7 @@ class Engine:
                 "labels": Lane(self._encode_labels, 1),
             }
         )
+        self.drift = Drift(self.bundle, self.devices)
         self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
         self.health = Health(
             self.encoder, self._encode_canaries, metrics.show_canaries, settings.health_interval_s

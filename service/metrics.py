@@ -25,9 +25,11 @@ from prometheus_client import generate_latest as write_text
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from model_store.cores import usable_cores
+from model_store.drift import Shift
 from model_store.errors import ImageCode
 from model_store.quality import AbstainReason
 from service import __version__
+from service.drift import Against, Drift
 from service.errors import TABLE, ErrorCode
 from service.gpu import GpuCollector
 from service.health import Reason
@@ -135,6 +137,11 @@ class Metrics:
             "model_info", "Always 1.", "name", "version", "digest", "execution_provider"
         )
         self._faults = gauge("not_ready", "1 for each reason why /readyz is 503.", "reason")
+        compared = ("device", "shift", "against")
+        self._drift_p = gauge("drift_p_value", "Of recent exams being as others.", *compared)
+        self._drift_distance = gauge("drift_distance", "From others' mean.", *compared)
+        self._drift_exams = gauge("drift_exams", "Exams that are compared.", "device", "side")
+        self._reference = gauge("drift_reference_exams", "Exams in the bundle.", "as_met")
         gauge("build_info", "Always 1.", "version").labels(__version__).set(1)
         gauge("usable_cores", "Cores that the process may use.").set(usable_cores())
         ProcessCollector(registry=registry)
@@ -250,6 +257,24 @@ class Metrics:
         """Say how far the canaries were from the record; from any thread."""
         self._deviation.set(deviation)
         self._tolerance.set(tolerance)
+
+    def show_drift(self, drift: Drift, devices: Iterable[str]) -> None:
+        """Say how the exams of each device compare; NaN where there are too few."""
+        reference = drift.reference
+        as_met = str(reference is not None and reference.as_met).lower()
+        self._reference.labels(as_met).set(len(reference.exams) if reference else 0)
+        for device in devices:
+            recent, earlier = drift.exams(device)
+            self._drift_exams.labels(device, "recent").set(recent)
+            self._drift_exams.labels(device, "earlier").set(earlier)
+            found = drift.verdicts(device)
+            for against in Against:
+                for shift in Shift:
+                    verdict = found.get((against, shift))
+                    labels = (device, shift.value, against.value)
+                    self._drift_p.labels(*labels).set(verdict.p_value if verdict else math.nan)
+                    distance = verdict.distance if verdict else math.nan
+                    self._drift_distance.labels(*labels).set(distance)
 
     def render(
         self, *, ready: bool, faults: Collection[str], pending: Mapping[str, int], wait_s: float

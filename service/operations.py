@@ -1,5 +1,6 @@
 """What operators and integrators look at: health, metrics, models, devices, limits."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -40,6 +41,9 @@ async def metrics(request: Request) -> Response:
     """Write the Prometheus text format."""
     figures: Metrics = request.app.state.metrics
     engine = _engine(request)
+    figures.show_drift(engine.drift, engine.devices)
+    # Nobody sees a comparison but by a scrape: what is new is compared for the next one.
+    asyncio.get_running_loop().run_in_executor(None, engine.drift.compare)
     admission: Admission = request.app.state.admission
     text = figures.render(
         ready=engine.ready,

@@ -264,7 +264,11 @@ async def _encode(
         ]
     )
     rest = iter(flat)
-    return [[next(rest) for _ in patient.frames] for patient in patients]
+    outcomes = [[next(rest) for _ in patient.frames] for patient in patients]
+    for place, (patient, frames) in enumerate(zip(patients, outcomes, strict=True)):
+        embeddings = [frame.embedding for frame in frames if frame.embedding is not None]
+        engine.drift.add(patient.device, patient.patient_id, place, embeddings)
+    return outcomes
 
 
 def _boxes(engine: Engine, patients: Sequence[PatientIn]) -> list[Box]:

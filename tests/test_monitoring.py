@@ -17,9 +17,13 @@ import pytest
 import yaml
 
 from model_store.quality import QualityLimits
+from model_store.reference import write_reference
+from service.drift import LEAST_RECENT, RECENT
 from service.settings import Settings
 from tests.service.conftest import BETWEEN, BLACK, edited, image, patient, running
+from tests.service.test_drift import exam_as_sent
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
+from tests.tiny_reference import tiny_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "docker" / "prometheus" / "alerts.yml"
@@ -123,7 +127,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, htt
         pytest.skip("prometheus (Debian package prometheus) is not installed")
     folder = tmp_path_factory.mktemp("monitoring")
     gate = QualityLimits.open_gate().as_dict() | {"min_lit_share": 0.2}
-    bundle = build_tiny_bundle(folder / "tiny", quality_gate=gate)
+    reference = {"reference.npz": write_reference(tiny_reference())}
+    bundle = build_tiny_bundle(folder / "tiny", more=reference, quality_gate=gate)
 
     def shift(document: dict[str, Any]) -> None:
         document["frames"][0]["probability"]["malignancy"] += 0.01
@@ -198,10 +203,21 @@ def ask_of_every_kind(client: httpx.Client) -> None:
     assert client.post("/v1/malignancy", json=[]).status_code == 422
 
 
+FRAMES_OF_AN_EXAM = 8
+
+
+def ask_of_exams(client: httpx.Client, seeds: range, **change: int) -> None:
+    """Send exams as the reference's are, or changed."""
+    for start in range(seeds.start, seeds.stop, 16):
+        chosen = seeds[start - seeds.start :][:16]
+        document = {"patients": [exam_as_sent(seed, **change) for seed in chosen]}
+        assert client.post("/v1/polyp-detection", json=document).status_code == 200
+
+
 def be_faulty(client: httpx.Client) -> None:
     """Send what a failing lamp, a broken export, another endoscope and a hurry would."""
-    mixed = patient(*[image(BLACK)] * 60, *[b"broken"] * 30)
-    unclear = [patient(image(BETWEEN)) for _ in range(3)]
+    mixed = patient(*[image(BLACK)] * 180, *[b"broken"] * 90)
+    unclear = [patient(image(BETWEEN)) for _ in range(10)]
     for _ in range(10):
         document = {"patients": [mixed, *unclear]}
         assert client.post("/v1/polyp-detection", json=document).status_code == 200
@@ -227,7 +243,9 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
     for _ in range(6):
         ask_of_every_kind(client)
         time.sleep(0.5)
-    until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND)
+    exams = LEAST_RECENT
+    ask_of_exams(client, range(exams))
+    until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND + exams * FRAMES_OF_AN_EXAM)
     time.sleep(2)  # a rate takes two scrapes
 
     assert empty_queries(ask) == ["GPU", "GPU"]
@@ -235,9 +253,13 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
         about = [labels.get("instance") for labels, _ in ask(expression)]
         assert instance not in about, f"{name} without a fault"
         if name != "EndoClipMissing":
-            looks_at = re.sub(r"\s(>|==) [\d.]+$", "", expression)
+            looks_at = re.sub(r"\s(>|==|<=) [\d.]+", "", expression)
             assert ask(looks_at), f"{name} looks at nothing"
 
+    drifted = {"EndoClipImagesDrift": {"shift": 45}, "EndoClipPrevalenceDrift": {"more": 4}}
+    for at, (name, change) in enumerate(drifted.items(), 1):
+        ask_of_exams(client, range(1000 * at, 1000 * at + RECENT), **change)
+        until(lambda name=name: ask(EXPRESSIONS[name]), 30)
     be_faulty(client)
     faults = {
         "EndoClipNotReady", "EndoClipCanariesDeviate", "EndoClipModelsDiffer",

@@ -76,6 +76,10 @@ def _fates(status: str) -> str:
     return f"{part} / scalar({_count('frames_total', '', _HERE)})"
 
 
+def _drift(metric: str, shift: str = ".*") -> str:
+    return f'endoclip_drift_{metric}{{{_HERE}, device=~"$device", shift=~"{shift}"}}'
+
+
 def _of(metric: str) -> str:
     return f"{metric}{{{_HERE}}}"
 
@@ -259,6 +263,35 @@ CLINICAL: Sequence[str | Panel] = (
         "Share of scored frames up to each tenth: lines far apart in the middle are undecided "
         "frames.",
         {"up to {{le}}": _up_to()},
+    ),
+    "Drift",
+    *(
+        Panel(
+            title,
+            "short",
+            f"{about} One in so many series of exams would be as far apart by chance; from 1,000 "
+            "on the alert fires. `earlier` are the device's own exams before, `reference` those in "
+            "the bundle. Missing until there are enough exams: docs/drift.md.",
+            {"{{device}} {{against}}": f"1 / {_drift('p_value', shift)}"},
+        )
+        for shift, title, about in (
+            ("image", "Other images", "Whether frames of like decision look different."),
+            ("prevalence", "Other prevalence", "Whether other shares of frames are positive."),
+        )
+    ),
+    Panel(
+        "Distance",
+        "short",
+        "How far recent exams are from others, in deviations of frames (image) or of exams "
+        "(prevalence). Small and rare is a small shift seen well; few exams are far apart by "
+        "chance.",
+        {"{{device}} {{shift}} {{against}}": _drift("distance")},
+    ),
+    Panel(
+        "Exams compared",
+        "short",
+        "Recent ones, and the device's own before them; both begin anew when the service does.",
+        {"{{device}} {{side}}": f'endoclip_drift_exams{{{_HERE}, device=~"$device"}}'},
     ),
     "Frames",
     Panel(

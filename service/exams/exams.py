@@ -183,7 +183,11 @@ class Exams:
             result = await asyncio.to_thread(result_of, engine, told, frames)
             body = await asyncio.to_thread(jsonio.write, result)
             exam, is_ours = await store.end_close(exam, body)
-            made = result if is_ours else None
+            if is_ours:
+                made = result
+                seen = {one.content: outcome_of(one).embedding for one in frames}
+                scored = [one for one in seen.values() if one is not None]
+                engine.drift.add_exam(exam.options.device, scored)
         return self._with_end(exam, exam.final or b""), made
 
     async def delete(self, owner: str, exam_id: str) -> None:

@@ -1,0 +1,302 @@
+"""Measures the drift figures on the development frames: false alarms, and what is noticed how soon.
+
+    python -m bench.drift --data path/to/colonoscopy/dev --bundle BUNDLE [--streams 200]
+
+Source groups that no stage was trained on are split at random, anew for each stream: half make a
+reference, the others arrive as exams, one after another, as `service.drift` takes them, and are
+compared after each. In a stream without a shift an alarm (p of at most ALARM) is false; alarms that
+follow each other without a pause are one. In the others all exams from the 64th on are shifted.
+Prints one table. Embeddings are kept in --work, so a second run takes the simulation alone.
+"""
+
+import argparse
+import io
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from model_store.bundle import Bundle
+from model_store.drift import Shift, compare
+from model_store.encoder import Encoder
+from model_store.images import decode
+from model_store.quality import QualityLimits, assess
+from model_store.reference import Exam, Exams, Reference
+from model_store.scoring import cosines, margin
+from service.drift import EARLIER, LEAST_EARLIER, LEAST_RECENT, RECENT
+from training.reference import sketch
+from training.sources import SOURCES, dev_items, read_sources, split_sources
+
+ALARM = 0.001
+STEADY = EARLIER // 2
+"""Exams of a stream before a shift begins."""
+DAYS, A_DAY = 30, 4
+WINDOW_OF_FIGURE = DAYS * A_DAY
+
+Change = Callable[[Image.Image], Image.Image]
+
+
+def tinted(image: Image.Image, by: float) -> Image.Image:
+    """Red less and blue more by a share: a wrong white balance."""
+    pixels = np.asarray(image, np.float32) * np.array([1 - by, 1, 1 + by], np.float32)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def blurred(image: Image.Image, by: float) -> Image.Image:
+    """Gaussian, its deviation a share of the shorter side: a lens that is not clean."""
+    return image.filter(ImageFilter.GaussianBlur(by * min(image.size)))
+
+
+def dimmed(image: Image.Image, by: float) -> Image.Image:
+    """Brightness times a share."""
+    return Image.fromarray((np.asarray(image, np.float32) * by).astype(np.uint8))
+
+
+CHANGES: Mapping[str, Change] = {
+    "as filmed": lambda image: image,
+    "white balance off by 20 %": partial(tinted, by=0.20),
+    "white balance off by 30 %": partial(tinted, by=0.30),
+    "blur of 0.4 % of the side": partial(blurred, by=0.004),
+    "blur of 0.8 % of the side": partial(blurred, by=0.008),
+    "dimmed to 60 %": partial(dimmed, by=0.6),
+}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames under one change: embeddings (n, d), margins (n,), and which the gate lets pass."""
+
+    rows: npt.NDArray[np.float32]
+    margins: npt.NDArray[np.float64]
+    passed: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Whole frames of groups that no stage was trained on."""
+
+    groups: npt.NDArray[np.str_]
+    sources: npt.NDArray[np.str_]
+    threshold: float
+    by_change: Mapping[str, Frames]
+
+
+def embedded(data: Path, bundle: Path, work: Path) -> Held:
+    """Encode the frames under every change, or read what an earlier run kept."""
+    opened = Bundle.open(bundle)
+    split = split_sources(read_sources(data))
+    parts = ("select", "calibrate", "report")
+    items = [item for part in parts for item in dev_items(data, split, part)]
+    items = [item for item in items if item.kind == "frame" and item.source in SOURCES]
+    kept = work / f"{opened.digest[7:19]}.npz"
+    if not kept.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        encoder = Encoder(opened)
+        limits = QualityLimits.of(opened.manifest.quality_gate)
+        arrays: dict[str, Any] = {}
+        for name, change in CHANGES.items():
+            pixels = np.stack(
+                [decode(_png(change, item.path), opened.manifest.input) for item in items]
+            )
+            arrays[name] = encoder.encode_images(pixels)
+            arrays[f"{name}: passed"] = np.array([assess(one, limits) is None for one in pixels])
+        np.savez(kept, **arrays)
+    with np.load(kept) as arrays:
+        classes = opened.class_embeddings["polyp_detection"]
+        scale = opened.manifest.logit_scale
+        by_change = {}
+        for name in CHANGES:
+            z = margin(cosines(arrays[name], classes), 0, scale)
+            by_change[name] = Frames(arrays[name], np.asarray(z), arrays[f"{name}: passed"])
+    calibration = opened.calibrations["polyp_detection"]
+    point = calibration.operating_points["balanced"].frame_threshold
+    logit = float(np.log(point / (1 - point)))
+    return Held(
+        np.array([item.group for item in items]),
+        np.array([item.source for item in items]),
+        (logit - calibration.frame.intercept) / calibration.frame.slope,
+        by_change,
+    )
+
+
+def _png(change: Change, path: Path) -> bytes:
+    out = io.BytesIO()
+    change(Image.open(path).convert("RGB")).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What arrives: groups of one source or of all, `lesions` of them an exam.
+
+    Attributes:
+        name: of its row.
+        before: source of the reference and of the exams before the shift; "" for all.
+        after: source of the exams after it.
+        change: what happens to their frames.
+        positive: share of exams, among those shifted, that are chosen for being positive; None
+            leaves them as they come.
+        lesions: source groups an exam.
+    """
+
+    name: str
+    before: str = ""
+    after: str = ""
+    change: str = "as filmed"
+    positive: float | None = None
+    lesions: int = 1
+
+
+BKAI, KVASIR = (name for name in SOURCES if not name.startswith("CVC"))
+SCENARIOS = (
+    Scenario("none: one group an exam, all sources"),
+    Scenario("none: three groups an exam, all sources", lesions=3),
+    Scenario(f"none: {BKAI} alone", before=BKAI, after=BKAI),
+    *(Scenario(name, change=name) for name in list(CHANGES)[1:]),
+    Scenario("other vendor: BKAI, then Kvasir-SEG", before=BKAI, after=KVASIR),
+    Scenario("other vendor: Kvasir-SEG, then BKAI", before=KVASIR, after=BKAI),
+    Scenario("prevalence: 90 % of exams positive, then half", positive=0.5),
+)
+
+
+def stream(held: Held, scenario: Scenario, seed: int) -> dict[tuple[str, str], list[bool]]:
+    """Run one stream; gives by comparison and shift whether it alarms, after each exam."""
+    rng = np.random.default_rng([seed, 0xD21F7])
+    plain = held.by_change["as filmed"]
+    first = _groups(held, scenario.before, rng)
+    half = first[: len(first) // 2]
+    rows = np.isin(held.groups, half) & plain.passed
+    reference = sketch(
+        plain.rows[rows],
+        plain.margins[rows],
+        held.groups[rows].tolist(),
+        threshold=held.threshold,
+        as_met=True,
+    )
+    rest = first[len(first) // 2 :].tolist()
+    steady = rest[: STEADY * scenario.lesions]
+    used = {*half.tolist(), *steady}
+    later = [g for g in _groups(held, scenario.after, rng) if g not in used] or rest
+    shifted = held.by_change[scenario.change]
+    exams = _exams(reference, held, plain, steady, STEADY, scenario.lesions, rng)
+    positive = scenario.positive
+    exams += _exams(
+        reference, held, shifted, later, WINDOW_OF_FIGURE, scenario.lesions, rng, positive
+    )
+    return _followed(reference, exams, seed)
+
+
+def _groups(held: Held, source: str, rng: np.random.Generator) -> npt.NDArray[np.str_]:
+    mine = held.groups if not source else held.groups[held.sources == source]
+    return rng.permutation(np.unique(mine))
+
+
+def _exams(
+    reference: Reference,
+    held: Held,
+    frames: Frames,
+    groups: list[str],
+    count: int,
+    lesions: int,
+    rng: np.random.Generator,
+    positive: float | None = None,
+) -> list[Exam]:
+    """Exams of drawn groups; each group comes once before any comes again."""
+    single = {}
+    for group in groups:
+        rows = (held.groups == group) & frames.passed
+        if rows.any():
+            single[group] = reference.measure(frames.rows[rows], frames.margins[rows])
+    pool = list(single.values())
+    if positive is not None:
+        above = [exam for exam in pool if exam.frames[1] > 0]
+        below = [exam for exam in pool if exam.frames[1] == 0]
+        pool = []
+        while len(pool) < count * lesions:
+            side = above if rng.random() < positive else below
+            pool.append(side[int(rng.integers(len(side)))])
+    order: list[int] = []
+    while len(order) < count * lesions:
+        order += rng.permutation(len(pool)).tolist()
+    found = []
+    for start in range(0, count * lesions, lesions):
+        exam = pool[order[start]]
+        for place in order[start + 1 : start + lesions]:
+            exam = exam + pool[place]
+        found.append(exam)
+    return found
+
+
+def _followed(
+    reference: Reference, exams: list[Exam], seed: int
+) -> dict[tuple[str, str], list[bool]]:
+    alarms: dict[tuple[str, str], list[bool]] = {}
+    for end in range(LEAST_RECENT, len(exams) + 1):
+        recent = Exams.of(exams[max(end - RECENT, 0) : end])
+        earlier = exams[max(end - RECENT - EARLIER, 0) : max(end - RECENT, 0)]
+        sides = {"reference": reference.exams}
+        if len(earlier) >= LEAST_EARLIER:
+            sides["earlier"] = Exams.of(earlier)
+        for against in ("reference", "earlier"):
+            alarming = _alarming(sides[against], recent, seed) if against in sides else set()
+            for shift in Shift:
+                past = alarms.setdefault((against, shift.value), [False] * (LEAST_RECENT - 1))
+                past.append(shift in alarming)
+    return alarms
+
+
+def _alarming(others: Exams, recent: Exams, seed: int) -> set[Shift]:
+    # Of 99 deals, six that reach farther: that far from one in a thousand, the rest can be spared.
+    few = compare(others, recent, seed, 99)
+    if min(verdict.p_value for verdict in few.values()) > 0.06:
+        return set()
+    found = compare(others, recent, seed).items()
+    return {shift for shift, verdict in found if verdict.p_value <= ALARM}
+
+
+def row(scenario: Scenario, streams: list[dict[tuple[str, str], list[bool]]]) -> str:
+    """Sum a scenario's streams up: false alarms a month, or what is noticed and how soon."""
+    cells = []
+    for key in streams[0]:
+        after = [alarms[key][STEADY:] for alarms in streams]
+        if scenario.name.startswith("none"):
+            begins = [sum(b and not a for a, b in itertools.pairwise([False, *s])) for s in after]
+            cells.append(f"{np.mean(begins):.3f}")
+            continue
+        first = [s.index(True) + 1 for s in after if True in s[: 2 * RECENT]]
+        soon = f", {np.median(first):.0f}" if first else ""
+        cells.append(f"{len(first) / len(after):.2f}{soon}")
+    return f"| {scenario.name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/drift"))
+    parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args()
+    held = embedded(args.data, args.bundle, args.work)
+    print(f"frames {len(held.groups)}, groups {len(set(held.groups.tolist()))}", flush=True)
+    print(
+        "| shift | reference, image | reference, prevalence | earlier, image | earlier, "
+        "prevalence |\n|---|---|---|---|---|",
+        flush=True,
+    )
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for scenario in SCENARIOS:
+            runs = pool.map(partial(stream, held, scenario), range(args.streams))
+            print(row(scenario, list(runs)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
