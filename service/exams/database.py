@@ -25,17 +25,17 @@ _VERSION = 1
 _BUSY_S = 10.0
 _POSTGRES = ("postgresql://", "postgres://")
 _SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS exam_schema (version BIGINT NOT NULL PRIMARY KEY)""",
-    """CREATE TABLE IF NOT EXISTS exams (
+    """CREATE TABLE exam_schema (version BIGINT NOT NULL PRIMARY KEY)""",
+    """CREATE TABLE exams (
         key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, exam_id TEXT NOT NULL,
         options TEXT NOT NULL, state TEXT NOT NULL, revision BIGINT NOT NULL,
         created_us BIGINT NOT NULL, changed_us BIGINT NOT NULL, final {blob},
         UNIQUE (owner, exam_id))""",
-    """CREATE INDEX IF NOT EXISTS exams_changed ON exams (changed_us)""",
-    """CREATE TABLE IF NOT EXISTS exam_frames (
+    """CREATE INDEX exams_changed ON exams (changed_us)""",
+    """CREATE TABLE exam_frames (
         exam TEXT NOT NULL, frame_id TEXT NOT NULL, content {blob} NOT NULL, captured_us BIGINT,
         abstained TEXT, embedding {blob}, PRIMARY KEY (exam, frame_id))""",
-    """CREATE INDEX IF NOT EXISTS exam_frames_content ON exam_frames (exam, content)""",
+    """CREATE INDEX exam_frames_content ON exam_frames (exam, content)""",
 )
 
 
@@ -162,6 +162,7 @@ class _Connection:
 
     error: type[Exception]
     blob: str
+    has_schema: str
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -210,6 +211,7 @@ class _Connection:
 class _Sqlite(_Connection):
     error = sqlite3.Error
     blob = "BLOB"
+    has_schema = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'exam_schema'"
 
     def __init__(self, path: Path) -> None:
         try:
@@ -234,6 +236,7 @@ class _Sqlite(_Connection):
 
 class _Postgres(_Connection):
     blob = "BYTEA"
+    has_schema = "SELECT to_regclass('exam_schema') IS NOT NULL"
 
     def __init__(self, url: str) -> None:
         try:
@@ -276,13 +279,14 @@ def _make(connection: _Connection) -> None:
     connection.begin(False)
     try:
         if isinstance(connection, _Postgres):
-            # CREATE IF NOT EXISTS of two at once is an error of one of them.
+            # Two that make a table at once is an error of one of them.
             connection.rows("SELECT pg_advisory_xact_lock(7341)")
-        for statement in _SCHEMA:
-            connection.change(statement.format(blob=connection.blob))
-        connection.change(
-            "INSERT INTO exam_schema (version) VALUES (?) ON CONFLICT DO NOTHING", _VERSION
-        )
+        # Not IF NOT EXISTS alone: an index that is there is locked all the same, and a replica that
+        # starts would come to a deadlock with one that writes.
+        if not connection.rows(connection.has_schema)[0][0]:
+            for statement in _SCHEMA:
+                connection.change(statement.format(blob=connection.blob))
+            connection.change("INSERT INTO exam_schema (version) VALUES (?)", _VERSION)
         versions = [row[0] for row in connection.rows("SELECT version FROM exam_schema")]
         if versions != [_VERSION]:
             raise StoreUnavailable(f"expected exams of version {_VERSION}; found {versions}")
