@@ -2,7 +2,8 @@
 
 One process, one model, threads. Exit code 2 and one line on stderr when it cannot start; 0 after a
 stop by SIGTERM or Ctrl-C. A failed self-test does not end it: `/readyz` says why. SIGHUP reads keys
-and certificate again. `python -m service keys` makes, lists and revokes keys.
+and certificate again. `python -m service keys` makes, lists and revokes keys, and
+`python -m service models` exchanges the bundle of a running service.
 """
 
 import logging
@@ -31,6 +32,7 @@ from service.keys import Keyring
 from service.listening import listen, load_certificate, tls_context
 from service.logs import Event, set_up_logging
 from service.protocol import HttpProtocol
+from service.remote import run_models
 from service.server import Server
 from service.settings import Settings, read_settings
 
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "keys":
             print(run_keys(given))
+            return 0
+        if given.command == "models":
+            print(run_models(given))
             return 0
         settings = read_settings(os.environ)
         app = create_app(settings)

@@ -13,6 +13,7 @@ from service import examples
 from service.errors import ErrorCode
 
 __all__ = [
+    "AdminModels",
     "Answer",
     "Cosine",
     "DecisionWord",
@@ -266,7 +267,7 @@ class Problem(BaseModel):
     request_id: str
     pointer: Annotated[str | None, Field(description="The first of `errors`.")] = None
     errors: list[ProblemPart] | None = None
-    reason: Annotated[str | None, Field(description="not_ready: why, as a word.")] = None
+    reason: Annotated[str | None, Field(description="not_ready, conflict: why, as a word.")] = None
     patients: Annotated[
         list[dict[str, Any]] | None, Field(description="all_frames_rejected: the frames, and why.")
     ] = None
@@ -305,6 +306,49 @@ class ModelDetail(ModelListed):
         dict[str, Any] | None,
         Field(description="Site, digest, and by task what was labelled, used and measured."),
     ] = None
+
+
+class BundleFound(Answer):
+    """A bundle's folder, as its manifest has it."""
+
+    folder: str
+    name: str
+    version: str
+    digest: str
+
+
+class BundleActive(BundleFound):
+    """The bundle that is served."""
+
+    ready: Annotated[bool, Field(description="As /readyz has it.")]
+
+
+class Agreement(Answer):
+    """How a shadow bundle and the served one decided, as counts, for one task."""
+
+    compared: Annotated[int, Field(description="Answers that were scored again.")]
+    dropped: Annotated[int, Field(description="Answers for which there was no time.")]
+    failed: int
+    patients: dict[Literal["same", "other"], int]
+    frames: dict[Literal["same", "other"], int]
+
+
+class BundleShadow(BundleFound):
+    """The bundle that scores beside the one that is served."""
+
+    agreement: Annotated[dict[str, Agreement], Field(description="By task, since it began.")]
+
+
+class AdminModels(Answer):
+    """The bundles of a running service."""
+
+    active: BundleActive
+    previous: Annotated[BundleFound | None, Field(description="What a rollback leads to.")]
+    shadow: BundleShadow | None
+    configured: Annotated[BundleFound, Field(description="What a restart would serve.")]
+    available: Annotated[
+        list[BundleFound], Field(description="Below ENDOCLIP_BUNDLES; not verified yet.")
+    ]
 
 
 class Device(Answer):

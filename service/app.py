@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from model_store.cores import usable_cores
-from service import __version__, operations, routes
+from service import __version__, admin, operations, routes
 from service.admission import Admission, Bounds
+from service.bundles import NAMED_TASKS, OPERATING_POINTS
 from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
-from service.engine import NAMED_TASKS, OPERATING_POINTS, Engine
+from service.engine import Engine
 from service.errors import (
     InvalidRequest,
     MalformedRequest,
@@ -30,9 +31,9 @@ from service.guard import KeyGuard
 from service.keys import Keyring
 from service.metrics import Metrics
 from service.middleware import RequestEnvelope
+from service.models import Models
 from service.openapi import describe
-from service.scoring import model_info
-from service.settings import Settings
+from service.settings import Settings, newest_bundle, read_devices, read_site_profile
 from service.traces import Traces
 from service.turns import Turns
 
@@ -49,7 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings: from `read_settings`.
 
     Returns:
-        The app. Its engine, keyring, admission, metrics and settings are in `app.state`.
+        The app. Its models, keyring, admission, metrics and settings are in `app.state`, and the
+        engine that requests take at the moment.
 
     Raises:
         BundleError: the bundle cannot be served.
@@ -58,7 +60,13 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keyring = Keyring(settings.keys) if settings.keys else None
     metrics = Metrics([*(task.name for task in routes.TASKS), exam_routes.TASK])
-    engine = Engine(settings, metrics)
+    engine = Engine(
+        settings,
+        metrics,
+        bundle=settings.bundle or newest_bundle(),
+        devices=read_devices(settings.devices),
+        site_profile=read_site_profile(settings.site_profile),
+    )
     exams = Exams(settings)
     exams.check()
     app = FastAPI(
@@ -81,13 +89,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.keyring = keyring
     app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
-    app.state.admission = _admission(settings)
+    app.state.admission = admission = _admission(settings)
     app.state.metrics = metrics
-    metrics.name_model(**model_info(engine))
+    app.state.models = Models(app.state, lambda: admission.pending()["frames"] > 0)
     metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
     app.include_router(exam_routes.router)
     app.include_router(operations.router)
+    app.include_router(admin.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)
     app.add_middleware(
@@ -99,15 +108,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    engine: Engine = app.state.engine
+    models: Models = app.state.models
     # asyncio's own would grow to four threads more than the machine has cores.
     threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="work")
     asyncio.get_running_loop().set_default_executor(threads)
-    await asyncio.to_thread(engine.start)
+    await asyncio.to_thread(models.active.start)
     try:
         yield
     finally:
-        await asyncio.to_thread(engine.stop)
+        await asyncio.to_thread(models.stop)
         await app.state.exams.stop()
         traces: Traces | None = app.state.traces
         if traces is not None:

@@ -13,6 +13,7 @@ from typing import get_args
 from service.errors import SettingsInvalid
 from service.keys import Key, Scope, change_keys, new_key, read_keys
 from service.logs import LogFormat
+from service.remote import add_models_command
 
 __all__ = ["make_parser", "run_keys"]
 
@@ -21,6 +22,7 @@ examples:
   python -m service --log-format text
   python -m service keys add --file keys.json --name pacs-1 --scope score --frames-per-second 50
   python -m service keys add --file keys.json --name prometheus --scope metrics
+  python -m service models load my-bundle-2
   ENDOCLIP_HOST=0.0.0.0 ENDOCLIP_KEYS=keys.json python -m service
 
 All settings are ENDOCLIP_* environment variables: docs/service.md.
@@ -67,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     revoke.add_argument("id", help="its id: the eight characters after endoclip_")
     for action in (add, listing, revoke):
         action.add_argument("--file", type=Path, help="keys file; default: ENDOCLIP_KEYS")
+    add_models_command(commands)
     return parser
 
 

@@ -10,18 +10,18 @@ front of another, and decoded pixels do not pile up.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.bundle import Bundle
 from model_store.encoder import Encoder, Floats
 from model_store.errors import (
-    BundleCorrupt,
     EncodeFailed,
     ImageCode,
     ImageRejected,
@@ -30,26 +30,22 @@ from model_store.errors import (
 from model_store.images import ImageLimits, Pixels, count_pixels, decode
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, score_patient
+from model_store.profile import SiteProfile
 from model_store.quality import AbstainReason, QualityLimits, assess
 from service.admission import Permit
 from service.batching import Lane, MicroBatcher
+from service.bundles import calibrations_of, open_bundle
 from service.drift import Drift
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
 from service.health import Health, Reason
 from service.metrics import Metrics, Phase
 from service.record import phase, waited_for_turn
-from service.settings import Box, Settings, newest_bundle, read_devices, read_site_profile
+from service.settings import Box, Settings
 
-__all__ = ["NAMED_TASKS", "OPERATING_POINTS", "Engine", "Frame", "all_of"]
+__all__ = ["Engine", "Frame", "all_of"]
 
 T = TypeVar("T")
-# Path of the endpoint → label set of the bundle that it answers with.
-NAMED_TASKS: Mapping[str, str] = {
-    "polyp-detection": "polyp_detection",
-    "malignancy": "malignancy",
-}
-OPERATING_POINTS = ("balanced", "sensitivity_first", "specificity_first")
 _CACHED_SETS = 64
 _STUCK_S = 60.0
 _STOP_S = 5.0
@@ -75,27 +71,32 @@ class Frame:
 class Engine:
     """One bundle, ready to score; shared by all requests."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        bundle: Path,
+        devices: Mapping[str, Box],
+        site_profile: SiteProfile | None,
+    ) -> None:
         """Open the bundle, verified, and its graphs; no thread is started yet.
 
         Args:
             settings: from `read_settings`.
-            metrics: told the time of each phase, the batches and the canaries.
+            metrics: told the time of each phase and the batches.
+            bundle: folder of the bundle.
+            devices: as from `read_devices`.
+            site_profile: of the site, if it has one.
 
         Raises:
             BundleError: the bundle cannot be served, or the site profile does not belong to it.
-            SettingsInvalid: the device profiles or the site profile cannot be read.
         """
         self._metrics = metrics
-        self.devices = read_devices(settings.devices)
-        self.site_profile = read_site_profile(settings.site_profile)
-        self.bundle = Bundle.open(settings.bundle or newest_bundle())
-        _check_named_tasks(self.bundle)
-        self.calibrations = (
-            self.site_profile.calibrations(self.bundle)
-            if self.site_profile
-            else self.bundle.calibrations
-        )
+        self.devices = devices
+        self.site_profile = site_profile
+        self.bundle = open_bundle(bundle)
+        self.calibrations = calibrations_of(self.bundle, site_profile)
         self.encoder = Encoder(
             self.bundle,
             provider=settings.provider,
@@ -121,11 +122,12 @@ class Engine:
         )
         self.drift = Drift(self.bundle, self.devices)
         self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
-        self.health = Health(
-            self.encoder, self._encode_canaries, metrics.show_canaries, settings.health_interval_s
-        )
+        self.health = Health(self.encoder, self._encode_canaries, settings.health_interval_s)
         self._started = False
         self._stopping = False
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
 
     def start(self) -> None:
         """Start the worker and run the self-test; a failed one leaves the engine not ready."""
@@ -143,6 +145,31 @@ class Engine:
         self.health.stop()
         self._batcher.stop(_STOP_S)
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def release(self) -> None:
+        """Stop, and give the memory of the graphs back; nobody may use it any more."""
+        self.stop()
+        self.encoder.close()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep the bundle loaded for what is done inside, though another may be served meanwhile.
+
+        Whoever holds embeddings over several requests must hold this as well: those of two bundles
+        have nothing to do with each other.
+        """
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def unused(self) -> None:
+        """Wait until nobody uses it."""
+        await self._unused.wait()
 
     @property
     def faults(self) -> Mapping[Reason, str]:
@@ -356,18 +383,3 @@ def _pairs(label_set: LabelSet) -> list[LabelSet]:
     starts = range(0, len(labels) - 1, 2)
     ends = [*starts[1:], len(labels)]
     return [LabelSet("", labels[start:end]) for start, end in zip(starts, ends, strict=True)]
-
-
-def _check_named_tasks(bundle: Bundle) -> None:
-    for name in NAMED_TASKS.values():
-        label_set, calibration = bundle.label_sets.get(name), bundle.calibrations.get(name)
-        if label_set is None or label_set.positive is None or calibration is None:
-            raise BundleCorrupt(
-                "label_sets.json, calibration.json", f"{name}, with a positive label", "none"
-            )
-        if set(calibration.operating_points) != set(OPERATING_POINTS):
-            raise BundleCorrupt(
-                f"calibration.json: /{name}/operating_points",
-                ", ".join(OPERATING_POINTS),
-                ", ".join(calibration.operating_points) or "none",
-            )

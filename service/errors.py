@@ -15,6 +15,7 @@
         ├── Conflict                    something else stands under this id
         ├── ClientTooSlow               head or body of a request lags behind
         ├── DeadlineExceeded            X-Deadline-Ms ran out
+        ├── BundleRefused               reason: a word; what was served is served on
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
         ├── NotReady                    reason: a word; Retry-After
@@ -45,6 +46,7 @@ __all__ = [
     "STATUS",
     "TABLE",
     "AllFramesRejected",
+    "BundleRefused",
     "ClientTooSlow",
     "Conflict",
     "DeadlineExceeded",
@@ -238,6 +240,18 @@ class Conflict(ServiceError):
         return cls(detail, faults=[Fault(pointer, detail)])
 
 
+class BundleRefused(ServiceError):
+    """The bundles stay as they are; the reason says what stands against the change."""
+
+    def __init__(self, detail: str, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+    def members(self) -> dict[str, Any]:
+        """The reason, as a word."""
+        return {"reason": self.reason}
+
+
 class ClientTooSlow(ServiceError):
     """A request comes in more slowly than the service waits for."""
 
@@ -295,6 +309,7 @@ class ShuttingDown(ServiceError):
 
 TABLE: Mapping[type[Exception], ErrorCode] = {
     AllFramesRejected: ErrorCode.ALL_FRAMES_REJECTED,
+    BundleRefused: ErrorCode.CONFLICT,
     ClientTooSlow: ErrorCode.CLIENT_TOO_SLOW,
     Conflict: ErrorCode.CONFLICT,
     DeadlineExceeded: ErrorCode.DEADLINE_EXCEEDED,

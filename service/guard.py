@@ -4,6 +4,8 @@ ASGI middleware inside of the envelope, so that a refusal costs no byte of the b
 the routes: without a key nobody learns which paths there are.
 """
 
+import ipaddress
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +21,7 @@ __all__ = ["OPEN_PATHS", "KeyGuard", "owner_of", "rate_of", "scope_of"]
 # Probes carry no keys, and the documentation is the same for every installation.
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/docs", "/openapi.json"))
 _ADMIN = "/v1/admin"
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
 class KeyGuard:
@@ -47,7 +50,8 @@ class KeyGuard:
     def _check(self, scope: Scope) -> None:
         wanted = scope_of(scope["path"])
         if self._keyring is None:
-            _refuse_browsers(scope, wanted)
+            if wanted is keys.Scope.ADMIN:
+                _check_local(scope)
             return
         caller = self._keyring.authenticate(Headers(scope=scope).get("authorization", ""))
         state = scope.setdefault("state", {})
@@ -78,8 +82,24 @@ def owner_of(request: Request) -> str:
     return owner
 
 
-def _refuse_browsers(scope: Scope, wanted: keys.Scope) -> None:
-    """Keep web pages, which reach loopback through their reader's browser, from administering."""
+def _check_local(scope: Scope) -> None:
+    """Where there are no keys, let only this machine administer, and none of its browsers.
+
+    A web page reaches loopback through its reader's browser, under a name of its own if it has the
+    name resolve to it; a proxy on this machine brings in everybody.
+    """
     headers = Headers(scope=scope)
-    if wanted is keys.Scope.ADMIN and ("origin" in headers or "sec-fetch-site" in headers):
+    if "origin" in headers or "sec-fetch-site" in headers:
         raise Forbidden("Without keys, nothing is administered from a browser.")
+    peer = (scope.get("client") or ("", 0))[0]
+    host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
+    forwarded = any(name in headers for name in _FORWARDED)
+    if forwarded or not _is_loopback(peer) or not (host == "localhost" or _is_loopback(host)):
+        raise Forbidden("Without keys, only this machine administers, over loopback.")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

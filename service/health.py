@@ -8,6 +8,7 @@ one is in its queue at a time.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -49,13 +50,16 @@ class Reason(StrEnum):
 
 
 class Health:
-    """The state of one loaded bundle."""
+    """The state of one loaded bundle.
+
+    Attributes:
+        canaries: largest difference of the last look at them, and the tolerance; NaN before it.
+    """
 
     def __init__(
         self,
         encoder: Encoder,
         encode: Callable[[Pixels], Floats],
-        show_canaries: Callable[[float, float], None],
         interval_s: float,
     ) -> None:
         """Prepare to look; `start` begins.
@@ -63,16 +67,15 @@ class Health:
         Args:
             encoder: of the bundle.
             encode: encodes frames by way of the encode worker; TimeoutError when it gives none.
-            show_canaries: told the largest difference and the tolerance, each time.
             interval_s: seconds between checks.
         """
         self._encoder = encoder
         self._encode = encode
-        self._show_canaries = show_canaries
         self._interval_s = interval_s
         self._folder = _Folder(encoder.bundle)
         self._images: Mapping[str, bytes] = {}
         self._faults: Mapping[Reason, str] = {Reason.STARTING: "The service is starting."}
+        self.canaries = (math.nan, math.nan)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="health", daemon=True)
@@ -150,9 +153,9 @@ class Health:
         try:
             report = test()
         except SelfTestFailed as error:
-            self._show_canaries(error.difference, error.tolerance)
+            self.canaries = (error.difference, error.tolerance)
             raise
-        self._show_canaries(report.max_difference, report.tolerance)
+        self.canaries = (report.max_difference, report.tolerance)
         return report
 
     def _note(self, faults: Mapping[Reason, str]) -> None:

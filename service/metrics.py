@@ -5,7 +5,6 @@ closed list and every series is there from the start, with 0: a counter that is 
 first event hides that event from `rate()`. What each figure means is in docs/metrics.md.
 """
 
-import math
 import time
 from collections import Counter as Tally
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,8 +33,9 @@ from service.errors import TABLE, ErrorCode
 from service.gpu import GpuCollector
 from service.health import Reason
 from service.record import phase as phase_of_record
+from service.shadow_figures import ShadowFigures
 
-__all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Metrics", "Phase"]
+__all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Change", "Metrics", "Phase"]
 
 CLIENT_GONE = "client_gone"
 # Those of the table that a task cannot end with: they are about paths and keys.
@@ -57,6 +57,17 @@ _SECONDS = (
 )
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _PROBABILITY = tuple(edge / 10 for edge in range(1, 11))
+
+
+class Change(StrEnum):
+    """What an operator asks of the bundles of a running service."""
+
+    LOAD = "load"
+    """Serve another bundle."""
+    ROLLBACK = "rollback"
+    """Serve the one before again."""
+    SHADOW = "shadow"
+    """Let a bundle score live traffic beside the one that is served."""
 
 
 class Phase(StrEnum):
@@ -93,6 +104,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         self._default_device = ""
+        self._gpu: GpuCollector | None = None
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"endoclip_{name}_total", text, labels, registry=registry)
@@ -136,6 +148,10 @@ class Metrics:
         self._model = gauge(
             "model_info", "Always 1.", "name", "version", "digest", "execution_provider"
         )
+        self._changes = counter(
+            "model_changes", "Bundles loaded, rolled back to, shadowed.", "action", "outcome"
+        )
+        self.shadow = ShadowFigures(registry)
         self._faults = gauge("not_ready", "1 for each reason why /readyz is 503.", "reason")
         compared = ("device", "shift", "against")
         self._drift_p = gauge("drift_p_value", "Of recent exams being as others.", *compared)
@@ -161,14 +177,18 @@ class Metrics:
             self._dropped.labels(outcome)
         for phase in Phase:
             self._phases.labels(phase)
-        self._deviation.set(math.nan)
-        self._tolerance.set(math.nan)
+        for action in Change:
+            for outcome in ("ok", "refused"):
+                self._changes.labels(action.value, outcome)
 
     def name_model(self, name: str, version: str, digest: str, execution_provider: str) -> None:
-        """Say which model runs, and look at the GPU if it runs on one."""
+        """Say which model runs from now on, and look at the GPU if it runs on one."""
+        self._model.clear()
+        self._reference.clear()
         self._model.labels(name, version, digest, execution_provider).set(1)
-        if execution_provider.startswith("CUDA"):
-            self._registry.register(GpuCollector())
+        if execution_provider.startswith("CUDA") and self._gpu is None:
+            self._gpu = GpuCollector()
+            self._registry.register(self._gpu)
 
     def expect_decisions(
         self, tasks: Iterable[str], points: Iterable[str], devices: Sequence[str]
@@ -181,7 +201,8 @@ class Metrics:
             devices: device profiles, the default one first.
         """
         self._default_device = devices[0]
-        points = tuple(points)
+        points, tasks = tuple(points), tuple(tasks)
+        self.shadow.begin(tasks)
         for task in tasks:
             for device in devices:
                 self._patient_probability.labels(task, device)
@@ -191,6 +212,10 @@ class Metrics:
                         self._decisions.labels(task, point, device, decision)
                         self._patients.labels(task, point, device, decision)
                     self._patients.labels(task, point, device, "unscored")
+
+    def count_change(self, action: Change, outcome: str) -> None:
+        """Count an attempt to exchange bundles: `ok` or `refused`."""
+        self._changes.labels(action.value, outcome).inc()
 
     def observe(self, phase: Phase, seconds: float) -> None:
         """Count one passage of a phase; from any thread."""
@@ -253,11 +278,6 @@ class Metrics:
             for frame in scored:
                 probability.observe(frame["probability"])
 
-    def show_canaries(self, deviation: float, tolerance: float) -> None:
-        """Say how far the canaries were from the record; from any thread."""
-        self._deviation.set(deviation)
-        self._tolerance.set(tolerance)
-
     def show_drift(self, drift: Drift, devices: Iterable[str]) -> None:
         """Say how the exams of each device compare; NaN where there are too few."""
         reference = drift.reference
@@ -277,9 +297,17 @@ class Metrics:
                     self._drift_distance.labels(*labels).set(distance)
 
     def render(
-        self, *, ready: bool, faults: Collection[str], pending: Mapping[str, int], wait_s: float
+        self,
+        *,
+        ready: bool,
+        faults: Collection[str],
+        canaries: tuple[float, float],
+        pending: Mapping[str, int],
+        wait_s: float,
     ) -> bytes:
         """Write the exposition text, with what only the moment of asking tells."""
+        self._deviation.set(canaries[0])
+        self._tolerance.set(canaries[1])
         self._ready.set(1 if ready else 0)
         for of, amount in pending.items():
             self._pending[of].set(amount)

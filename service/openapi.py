@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.admin import BundleName
 from service.answers import Problem
 from service.errors import STATUS
 from service.exams.answers import ExamAnswer, ExamFramesAnswer
@@ -76,6 +77,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, status in (("/readyz", 503), ("/v1/models/{name}", 404)):
         paths[path]["get"]["responses"][str(status)] = _problem(status)
         paths[path]["get"]["responses"].pop("422", None)
+    _add_administration(paths, schemas)
     _add_security(document)
     # FastAPI's own shape of a validation error never leaves this service.
     for name in ("HTTPValidationError", "ValidationError"):
@@ -115,6 +117,22 @@ def _add_schemas(
 
 def _json_of(model: type[Any]) -> dict[str, Any]:
     return {"application/json": {"schema": _reference(model)}}
+
+
+def _add_administration(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Say what the routes below /v1/admin take, and with what they answer."""
+    _, found = models_json_schema([(BundleName, "validation")], ref_template=_REF)
+    schemas |= found["$defs"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            if not path.startswith("/v1/admin/") or method == "get":
+                continue
+            named = path in ("/v1/admin/models/load", "/v1/admin/models/shadow")
+            if named and method == "post":
+                content = {"application/json": {"schema": _reference(BundleName)}}
+                operation["requestBody"] = {"required": True, "content": content}
+            errors = (400, 404, 408, 409, 413, 415, 422, 500, 503) if named else (409, 500, 503)
+            operation["responses"] |= {str(status): _problem(status) for status in errors}
 
 
 def _add_security(document: dict[str, Any]) -> None:

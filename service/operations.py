@@ -48,6 +48,7 @@ async def metrics(request: Request) -> Response:
     text = figures.render(
         ready=engine.ready,
         faults=engine.faults,
+        canaries=engine.health.canaries,
         pending=admission.pending(),
         wait_s=admission.wait_s(),
     )

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import jsonio
 from service.admission import Admission, Permit
 from service.answers import Embeddings, NamedTaskAnswer, ZeroShotAnswer
-from service.engine import NAMED_TASKS, Engine
+from service.bundles import NAMED_TASKS
+from service.engine import Engine
 from service.errors import code_of
 from service.forms import (
     EMBEDDINGS,
@@ -26,6 +28,7 @@ from service.forms import (
 from service.guard import rate_of
 from service.intake import client_of, counted, deadline, declared_bytes, while_connected
 from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.models import Models
 from service.record import note
 from service.scoring import embed, score_named, score_zero_shot
 
@@ -82,7 +85,7 @@ async def _answer(request: Request, task: Task) -> Response:
     started = time.perf_counter()
     note(task=task.name)
     try:
-        document = await _document(request, task)
+        sent, document = await _document(request, task)
     except ClientDisconnect as error:
         metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
         note(outcome=CLIENT_GONE)
@@ -100,15 +103,18 @@ async def _answer(request: Request, task: Task) -> Response:
             body = await asyncio.to_thread(jsonio.write, document)
     metrics.count_request(task.name, "ok", time.perf_counter() - started)
     metrics.count_frames(document["patients"])
-    return Response(body, media_type="application/json")
+    shadowed = None
+    if task.models is NAMED_TASK:  # when the answer is out
+        models: Models = request.app.state.models
+        shadowed = BackgroundTask(models.offer, task.name, sent.patients, document)
+    return Response(body, media_type="application/json", background=shadowed)
 
 
-async def _document(request: Request, task: Task) -> dict[str, Any]:
+async def _document(request: Request, task: Task) -> tuple[RequestIn, dict[str, Any]]:
     state = request.app.state
-    engine: Engine = state.engine
     admission: Admission = state.admission
     metrics: Metrics = state.metrics
-    engine.check_ready()
+    state.engine.check_ready()
     rate = rate_of(request)
     rate.check()
     with admission.enter(client_of(request), declared_bytes(request)) as permit:
@@ -116,19 +122,22 @@ async def _document(request: Request, task: Task) -> dict[str, Any]:
             async with deadline(request, permit):
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
-                    sent = await read_request(incoming, task.models, engine.form_limits)
+                    sent = await read_request(incoming, task.models, state.engine.form_limits)
                 note(frames=sent.frames)
-                await engine.admit(sent, permit)
-                rate.charge(sent.pieces)
-                async with permit.begun_in_time():
-                    document = await while_connected(request, task.run(engine, sent, permit))
+                # What is served now, to the end: another bundle may be, meanwhile.
+                engine: Engine = state.engine
+                with engine.used():
+                    await engine.admit(sent, permit)
+                    rate.charge(sent.pieces)
+                    async with permit.begun_in_time():
+                        document = await while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
             metrics.count_dropped(_outcome(error), permit.frames_left)
             raise
     if task.models is NAMED_TASK:
         devices = [patient.device for patient in sent.patients]
         metrics.count_decisions(task.name, document, devices)
-    return document
+    return sent, document
 
 
 def _outcome(error: Exception) -> str:

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.admission import Admission
-from service.engine import Engine
+from service.models import Models
 from service.settings import Settings
 
 __all__ = ["Server"]
@@ -28,7 +28,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._engine: Engine = app.state.engine
+        self._models: Models = app.state.models
         self._admission: Admission = app.state.admission
         self._settings: Settings = app.state.settings
         self._asked: float | None = None
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         self._asked = time.monotonic()
-        self._engine.refuse()
+        self._models.refuse()
         # Raised again by uvicorn when all is done.
         self._captured_signals.append(sig)
 

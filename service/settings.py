@@ -47,6 +47,11 @@ class Settings(BaseModel):
     bundle: Path | None = Field(
         default=None, description="Bundle folder. Unset: the newest one shipped with model_store."
     )
+    bundles: Path | None = Field(
+        default=None,
+        description="Folder of bundle folders, which an administrator may load by name while the "
+        "service runs. Unset: none.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everyone.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
     keys: Path | None = Field(

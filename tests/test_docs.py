@@ -21,6 +21,7 @@ from model_store.quality import AbstainReason
 from service.app import create_app
 from service.errors import STATUS
 from service.health import Reason
+from service.models import Refusal
 from service.settings import Settings, read_settings
 from tests.tiny_bundle import build_tiny_bundle
 
@@ -98,7 +99,7 @@ def test_every_error_code_is_documented_beside_its_status():
     assert {(str(status), code.value) for code, (status, _) in STATUS.items()} <= documented
 
 
-@pytest.mark.parametrize("vocabulary", [ImageCode, AbstainReason, Reason])
+@pytest.mark.parametrize("vocabulary", [ImageCode, AbstainReason, Reason, Refusal])
 def test_every_word_for_a_frame_or_for_readiness_is_documented(vocabulary: type):
     assert not missing({word.value for word in vocabulary}, SERVICE)
 

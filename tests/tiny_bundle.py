@@ -59,13 +59,18 @@ def frame_jpeg(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (160,
 
 
 def build_tiny_bundle(
-    folder: Path, *, more: Mapping[str, bytes] | None = None, **overrides: Any
+    folder: Path,
+    *,
+    more: Mapping[str, bytes] | None = None,
+    mean_shift: float = 0.0,
+    **overrides: Any,
 ) -> Path:
     """Write the bundle.
 
     Args:
         folder: where; must not exist.
         more: further files of the format.
+        mean_shift: of the image tower, which then sees other colours.
         overrides: fields of the manifest to replace, such as `quality_gate` or `name`.
 
     Returns:
@@ -79,7 +84,7 @@ def build_tiny_bundle(
             "MODEL_CARD.md": b"# Tiny\n\nKnows colours only. For tests.\n",
             "calibration.json": write_calibrations(calibrations()),
             "class_embeddings.npz": npz,
-            "image_tower.onnx": image_tower(),
+            "image_tower.onnx": image_tower(mean_shift),
             "label_sets.json": write_label_sets(sets.values()),
             "text_tower.onnx": text_tower(),
             "tokenizer.json": tokenizer_json().encode(),

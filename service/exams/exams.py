@@ -17,7 +17,8 @@ from typing import Any
 
 from service import jsonio
 from service.admission import Permit
-from service.engine import NAMED_TASKS, Engine, Frame, all_of
+from service.bundles import NAMED_TASKS
+from service.engine import Engine, Frame, all_of
 from service.errors import (
     AllFramesRejected,
     Conflict,

@@ -35,12 +35,10 @@ router = APIRouter(prefix="/v1/exams", tags=["exams"])
 @router.post("", summary="Open an exam", response_model=None, operation_id="open_exam")
 async def open_exam(request: Request) -> Response:
     """Fix tasks, device and operating point; 201, or 200 for an exam that is open already."""
-    async with _admitted(request) as (incoming, _):
+    async with _admitted(request) as (engine, incoming, _):
         body = await read_document(incoming, ExamBody, _MAX_OPTIONS_BYTES)
         rate_of(request).charge(1)
-        answer, exam_id, is_new = await _exams(request).open(
-            _engine(request), owner_of(request), body
-        )
+        answer, exam_id, is_new = await _exams(request).open(engine, owner_of(request), body)
     location = {"Location": f"/v1/exams/{exam_id}"}
     return _written(request, answer, 201 if is_new else 200, location)
 
@@ -71,16 +69,16 @@ async def add_frames(request: Request, exam_id: str) -> Response:
 @router.get("/{exam_id}", summary="The result so far, or the final one", response_model=None)
 async def get_exam(request: Request, exam_id: str) -> Response:
     """Score what there is; once the exam is closed, give its final result."""
-    async with _admitted(request):
-        body = await _exams(request).result(_engine(request), owner_of(request), exam_id)
+    async with _admitted(request) as (engine, _, _):
+        body = await _exams(request).result(engine, owner_of(request), exam_id)
     return _written(request, body)
 
 
 @router.post("/{exam_id}/close", summary="Make the result final", response_model=None)
 async def close_exam(request: Request, exam_id: str) -> Response:
     """Take no more frames; closing again gives the same result."""
-    async with _admitted(request):
-        body, made = await _exams(request).close(_engine(request), owner_of(request), exam_id)
+    async with _admitted(request) as (engine, _, _):
+        body, made = await _exams(request).close(engine, owner_of(request), exam_id)
     if made is not None:
         metrics: Metrics = request.app.state.metrics
         for result in made["results"]:
@@ -98,8 +96,8 @@ async def delete_exam(request: Request, exam_id: str) -> Response:
 
 
 async def _take(request: Request, exam_id: str) -> Taken:
-    engine, exams, metrics = _engine(request), _exams(request), request.app.state.metrics
-    async with _admitted(request) as (incoming, permit):
+    exams, metrics = _exams(request), request.app.state.metrics
+    async with _admitted(request) as (engine, incoming, permit):
         try:
             # Before the body is read: who asks for an exam that is not there need not send it.
             exam = await exams.find(owner_of(request), exam_id)
@@ -116,20 +114,19 @@ async def _take(request: Request, exam_id: str) -> Taken:
 
 
 @asynccontextmanager
-async def _admitted(request: Request) -> AsyncIterator[tuple[Request, Permit]]:
+async def _admitted(request: Request) -> AsyncIterator[tuple[Engine, Request, Permit]]:
     """Let a request in as every other: readiness, the key's rate, room, its deadline."""
     state = request.app.state
     admission: Admission = state.admission
-    _engine(request).check_ready()
+    engine: Engine = state.engine
+    engine.check_ready()
     rate_of(request).check()
-    with admission.enter(client_of(request), declared_bytes(request)) as permit:
+    with (
+        engine.used(),
+        admission.enter(client_of(request), declared_bytes(request)) as permit,
+    ):
         async with deadline(request, permit):
-            yield counted(request, permit, state.settings.client_patience_s), permit
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
+            yield engine, counted(request, permit, state.settings.client_patience_s), permit
 
 
 def _exams(request: Request) -> Exams:

@@ -4,12 +4,13 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engine import NAMED_TASKS, OPERATING_POINTS
+from service.bundles import NAMED_TASKS, OPERATING_POINTS
 from service.gpu import GpuCollector
 from service.metrics import Metrics, Phase
 from service.routes import TASKS
@@ -18,6 +19,7 @@ from tests.tiny_bundle import PINK, RED
 
 TABLE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 PNG = {"Content-Type": "image/png"}
+STATE: dict[str, Any] = {"ready": True, "faults": (), "canaries": (0.0, 0.001)}
 Series = dict[tuple[str, ...], float]
 
 
@@ -190,7 +192,7 @@ def test_limits_of_real_time_are_edges_of_the_buckets() -> None:
     for seconds in (0.0769, 0.0771, 0.1199, 0.1201):
         metrics.observe(Phase.ENCODE, seconds)
     pending = {"frames": 0, "bytes": 0, "pixels": 0}
-    found = series(metrics.render(ready=True, faults=(), pending=pending, wait_s=0).decode())
+    found = series(metrics.render(**STATE, pending=pending, wait_s=0).decode())
     assert found[("endoclip_phase_seconds_bucket", "0.077", "encode")] == 1
     assert found[("endoclip_phase_seconds_bucket", "0.12", "encode")] == 3
 
@@ -214,6 +216,6 @@ def test_scrape_costs_under_20_ms_with_many_devices() -> None:
     for _ in range(9):
         # Processor time: on a shared machine the clock would time the others as well.
         started = time.thread_time()
-        metrics.render(ready=True, faults=(), pending=pending, wait_s=0.1)
+        metrics.render(**STATE, pending=pending, wait_s=0.1)
         costs.append(time.thread_time() - started)
     assert sorted(costs)[4] < 0.02, costs

@@ -239,7 +239,8 @@ def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> N
         "/v1/polyp-detection", "/v1/malignancy", "/v1/zero-shot", "/v1/embeddings",
         "/v1/exams", "/v1/exams/{exam_id}", "/v1/exams/{exam_id}/frames",
         "/v1/exams/{exam_id}/close", "/v1/models", "/v1/models/{name}", "/v1/devices", "/v1/limits",
-        "/healthz", "/readyz", "/metrics",
+        "/healthz", "/readyz", "/metrics", "/v1/admin/models", "/v1/admin/models/load",
+        "/v1/admin/models/rollback", "/v1/admin/models/shadow",
     }  # fmt: skip
     for task in ("polyp-detection", "malignancy", "zero-shot", "embeddings"):
         operation = document["paths"][f"/v1/{task}"]["post"]
