@@ -5,6 +5,7 @@ closed list and every series is there from the start, with 0: a counter that is 
 first event hides that event from `rate()`. What each figure means is in docs/metrics.md.
 """
 
+import math
 import time
 from collections import Counter as Tally
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
