@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model_store.errors import ImageCode, ImageRejected
+from model_store.jpeg_header import jpeg_size
 
 __all__ = [
     "FORMATS",
@@ -121,7 +122,7 @@ def decode(
     return preprocess(crop_to(image, box), contract)
 
 
-def count_pixels(data: bytes, limits: ImageLimits) -> int:
+def count_pixels(data: bytes | bytearray, limits: ImageLimits) -> int:
     """Give the pixels that decoding a file would cost, by its header alone.
 
     Args:
@@ -133,9 +134,12 @@ def count_pixels(data: bytes, limits: ImageLimits) -> int:
     """
     try:
         kind = _checked_format(data, limits)
-        with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
-            _check_dimensions(image.size, limits)
-            return image.width * image.height
+        size = jpeg_size(data)
+        if size is None:
+            with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
+                size = image.size
+        _check_dimensions(size, limits)
+        return size[0] * size[1]
     except ImageRejected:
         return 0
 
@@ -234,7 +238,7 @@ def crop_to(image: Image.Image, box: Box) -> Image.Image:
     return image.crop((left, top, right, bottom))
 
 
-def sniff(data: bytes) -> str | None:
+def sniff(data: bytes | bytearray) -> str | None:
     """Name the format of an image file by its first bytes: one of `FORMATS`, or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -266,7 +270,7 @@ def _cover_px(contract: InputContract, box: Box) -> int | None:
     return ceil(contract.size / max(min(x1 - x0, y1 - y0), 1e-6))
 
 
-def _checked_format(data: bytes, limits: ImageLimits) -> str:
+def _checked_format(data: bytes | bytearray, limits: ImageLimits) -> str:
     if not data:
         raise ImageRejected(ImageCode.EMPTY, "expected an image file; found 0 bytes")
     if len(data) > limits.max_bytes:
@@ -289,7 +293,7 @@ def _checked_format(data: bytes, limits: ImageLimits) -> str:
     return kind
 
 
-def _check_webp_canvas(data: bytes, limits: ImageLimits) -> None:
+def _check_webp_canvas(data: bytes | bytearray, limits: ImageLimits) -> None:
     """Refuse a huge WebP canvas by its header; Pillow's reader allocates it while opening."""
     size: tuple[int, int] | None = None
     if data[12:16] == b"VP8X" and len(data) >= 30:
@@ -320,7 +324,7 @@ def _check_dimensions(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 @contextmanager
-def _rejecting(data: bytes, kind: str) -> Iterator[None]:
+def _rejecting(data: bytes | bytearray, kind: str) -> Iterator[None]:
     """Translate whatever Pillow raises; the one place where that happens."""
     try:
         yield
@@ -338,7 +342,7 @@ def _rejecting(data: bytes, kind: str) -> Iterator[None]:
         raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message) from error
 
 
-def _is_truncated(data: bytes, kind: str, error: Exception) -> bool:
+def _is_truncated(data: bytes | bytearray, kind: str, error: Exception) -> bool:
     """Tell a file that was cut off from one that is damaged inside."""
     if kind == "JPEG":
         return b"\xff\xd9" not in data[-64:]
