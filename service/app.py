@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
+from starlette.routing import Match
 
 from model_store.cores import usable_cores
 from service import __version__, admin, operations, routes
@@ -30,7 +31,7 @@ from service.exams.exams import Exams
 from service.guard import KeyGuard
 from service.keys import Keyring
 from service.metrics import Metrics
-from service.middleware import RequestEnvelope
+from service.middleware import METHODS, RequestEnvelope
 from service.models import Models
 from service.openapi import describe
 from service.settings import Settings, newest_bundle, read_devices, read_site_profile
@@ -127,14 +128,12 @@ async def _docs() -> HTMLResponse:
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
-async def _translate_http(_request: Request, error: Exception) -> Any:
+async def _translate_http(request: Request, error: Exception) -> Any:
     """Turn an error of Starlette's own into one of the table; the envelope writes it."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405:
         # The table has no row of its own for this: nothing is here for this method.
-        allowed = dict(getattr(error, "headers", None) or {}).get("Allow", "")
-        if "GET" in allowed and "HEAD" not in allowed:  # the envelope turns HEAD into GET
-            allowed = f"{allowed}, HEAD"
+        allowed = ", ".join(sorted(_methods_of(request)))
         raise NotFound(
             f"Nothing here for this method; allowed: {allowed}.",
             headers={"Allow": allowed},
@@ -148,6 +147,17 @@ async def _translate_http(_request: Request, error: Exception) -> Any:
     if 400 <= status < 500:
         raise MalformedRequest("The request is malformed.") from None
     raise error
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Give the methods of a path: each may be a route of its own."""
+    routes = request.app.routes
+    methods = {
+        method
+        for method in METHODS
+        if any(one.matches({**request.scope, "method": method})[0] is Match.FULL for one in routes)
+    }
+    return methods | ({"HEAD"} if "GET" in methods else set())  # the envelope turns HEAD into GET
 
 
 async def _translate_validation(_request: Request, _error: Exception) -> Any:

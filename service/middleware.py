@@ -24,6 +24,7 @@ from service.traces import Traces
 __all__ = [
     "LINGER_BYTES",
     "LINGER_S",
+    "METHODS",
     "PROBLEM_TYPE",
     "REFUSAL",
     "RequestEnvelope",
@@ -52,7 +53,7 @@ _SECURITY_HEADERS = {
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Any other is the caller's own text, and as long as the caller likes.
-_METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _logger = logging.getLogger(__name__)
 
 
@@ -99,7 +100,7 @@ class _Exchange:
         self._id = request_id_of(scope)
         self._bytes_in = 0
         self._body_ended = not _has_body(scope)
-        self._record = Record(self._id, self._method if self._method in _METHODS else "-")
+        self._record = Record(self._id, self._method if self._method in METHODS else "-")
 
     async def run(self) -> None:
         begin(self._record)

@@ -36,6 +36,8 @@ __all__ = [
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(?:[Zz]|[+-](\d\d):(\d\d))", re.ASCII
 )
+# Spelt out, and not as a property: many readers of JSON Schema know none.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f"
 MAX_TEXT_CHARS = 4096
 MAX_TEXTS = 256
 _IMAGE_EXAMPLE = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA…"
@@ -94,8 +96,8 @@ ExamId = Annotated[
 FrameId = Annotated[
     str,
     Field(
-        # Control characters only: the joiners among the others (\p{C}) are part of spelling.
-        pattern=r"^[^\p{Cc}]{1,128}$",
+        # Control characters (Cc) only: the joiners among the others (C) are part of spelling.
+        pattern=rf"^[^{_CONTROLS}]{{1,128}}$",
         description="Unique within the patient; no control characters. Default: decimal index.",
         examples=["0"],
     ),
@@ -140,7 +142,7 @@ class LabelJson(Strict):
 
     label: Annotated[
         str,
-        Field(pattern=rf"^[^\p{{Cc}}]{{1,{MAX_LABEL_CHARS}}}$", examples=["pedunculated"]),
+        Field(pattern=rf"^[^{_CONTROLS}]{{1,{MAX_LABEL_CHARS}}}$", examples=["pedunculated"]),
         AfterValidator(_check_not_blank),
     ]
     prompts: Annotated[

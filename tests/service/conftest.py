@@ -26,10 +26,7 @@ from model_store.quality import QualityLimits
 from service.__main__ import configure
 from service.app import create_app
 from service.settings import Settings
-from tests.service.shipped import reference, shipped
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
-
-__all__ = ["reference", "shipped"]
 
 ROOT = Path(__file__).parents[2]
 BLACK = (4, 4, 4)

@@ -190,7 +190,7 @@ def test_graph_that_fails_is_internal_for_its_caller_and_the_worker_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tower = fails_without_red()
-    monkeypatch.setattr(tiny_bundle, "image_tower", lambda: tower)
+    monkeypatch.setattr(tiny_bundle, "image_tower", lambda _shift: tower)
     bundle = tiny_bundle.build_tiny_bundle(tmp_path / "b")
     with serve(bundle=bundle) as up:
         for _ in range(2):

@@ -7,8 +7,6 @@ import pytest
 from bench.reference import Reference
 from bench.served import Served, served
 
-__all__ = ["reference", "shipped"]
-
 
 @pytest.fixture(scope="session")
 def shipped() -> Iterator[Served]:
