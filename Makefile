@@ -98,8 +98,8 @@ COMPILE = uv pip compile pyproject.toml --group build --universal --python-versi
 lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
 	$(COMPILE) --extra gpu --constraints requirements/service.txt --output-file requirements/gpu.txt
-	$(COMPILE) --group dev --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
-	$(COMPILE) --group dev --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
+	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
 
 images:  ## Build the images of service and training (several GB); DOCKER=buildah builds without Docker

@@ -30,6 +30,7 @@ __all__ = [
     "ImageLimits",
     "InputContract",
     "Pixels",
+    "check_dimensions",
     "count_pixels",
     "crop_to",
     "decode",
@@ -138,7 +139,7 @@ def count_pixels(data: bytes | bytearray, limits: ImageLimits) -> int:
         if size is None:
             with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
                 size = image.size
-        _check_dimensions(size, limits)
+        check_dimensions(size, limits)
         return size[0] * size[1]
     except ImageRejected:
         return 0
@@ -164,7 +165,7 @@ def open_rgb(
     limits = limits or ImageLimits()
     kind = _checked_format(data, limits)
     with _rejecting(data, kind), Image.open(BytesIO(data), formats=[kind]) as image:
-        _check_dimensions(image.size, limits)
+        check_dimensions(image.size, limits)
         if cover_px is not None and kind == "JPEG":
             image.draft(None, (cover_px, cover_px))
         image.load()
@@ -306,10 +307,11 @@ def _check_webp_canvas(data: bytes | bytearray, limits: ImageLimits) -> None:
         wide, high = struct.unpack("<HH", data[26:30])
         size = wide & 0x3FFF, high & 0x3FFF
     if size is not None:
-        _check_dimensions(size, limits)
+        check_dimensions(size, limits)
 
 
-def _check_dimensions(size: tuple[int, int], limits: ImageLimits) -> None:
+def check_dimensions(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Raise `ImageRejected` for a picture (width, height in px) outside of the limits."""
     width, height = size
     if width * height > limits.max_pixels:
         raise ImageRejected(

@@ -27,7 +27,7 @@ from model_store.errors import (
     ImageRejected,
     UnknownDevice,
 )
-from model_store.images import ImageLimits, Pixels, count_pixels, decode
+from model_store.images import ImageLimits, Pixels
 from model_store.jpeg_header import jpeg_size
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, score_patient
@@ -39,6 +39,7 @@ from service.bundles import calibrations_of, open_bundle
 from service.drift import Drift
 from service.errors import NotReady, ShuttingDown
 from service.forms import FormLimits, FrameIn, RequestIn
+from service.frames import decode_frame, pixels_of
 from service.health import Health, Reason
 from service.metrics import Metrics, Phase
 from service.record import phase, waited_for_turn
@@ -216,12 +217,12 @@ class Engine:
         Raises:
             Overloaded, PayloadTooLarge: as `Permit.admit`.
         """
-        files = [frame.data for one in request.patients for frame in one.frames if frame.data]
+        frames = [frame for one in request.patients for frame in one.frames if frame.data]
         # What is no plain JPEG may have a header that takes long to read.
-        if len(files) <= _INLINE_FRAMES and all(jpeg_size(file) for file in files):
-            pixels = self._count_pixels(files)
+        if len(frames) <= _INLINE_FRAMES and all(jpeg_size(one.data or b"") for one in frames):
+            pixels = self._count_pixels(frames)
         else:
-            pixels = await asyncio.to_thread(self._count_pixels, files)
+            pixels = await asyncio.to_thread(self._count_pixels, frames)
         permit.admit(request.pieces, pixels)
 
     async def encode_frame(self, frame: FrameIn, box: Box, permit: Permit, *, grid: bool) -> Frame:
@@ -322,8 +323,8 @@ class Engine:
             self.health.suspect()
             raise
 
-    def _count_pixels(self, files: Sequence[bytes | bytearray]) -> int:
-        return sum(count_pixels(file, self.image_limits) for file in files)
+    def _count_pixels(self, frames: Sequence[FrameIn]) -> int:
+        return sum(pixels_of(frame, self.image_limits) for frame in frames)
 
     def _read(self, frame: FrameIn, box: Box, since: float) -> tuple[Pixels, AbstainReason | None]:
         self._metrics.observe(Phase.TURN, time.perf_counter() - since)
@@ -331,7 +332,7 @@ class Engine:
             raise self.too_long(frame)
         contract = self.bundle.manifest.input
         with self._metrics.timed(Phase.DECODE):
-            pixels = decode(bytes(frame.data), contract, limits=self.image_limits, crop=box)
+            pixels = decode_frame(frame, contract, limits=self.image_limits, crop=box)
             return pixels, assess(pixels, self._quality)
 
     def _timed(

@@ -12,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
+from model_store.dicom import MEDIA_TYPE, DicomFrame
+from model_store.errors import ImageRejected
 from service import jsonio
 from service.errors import (
     InvalidRequest,
@@ -54,7 +56,7 @@ __all__ = [
 
 IMAGE_TYPES = (
     *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp"),
-    *("image/bmp", "image/x-ms-bmp", "image/tiff"),
+    *("image/bmp", "image/x-ms-bmp", "image/tiff", MEDIA_TYPE),
 )
 M = TypeVar("M", bound=Strict)
 # Above this, parsing would hold the event loop for longer than a thread hop costs.
@@ -76,10 +78,10 @@ class FrameIn:
 
     Attributes:
         frame_id: unique within its patient.
-        data: the image file; None when it was longer than the limit.
-        length: bytes of the file.
+        data: the image file of `length` bytes; None when it was longer than the limit.
         captured_at: RFC 3339, where it was told.
         named: whether the id is the caller's; else it is the index.
+        dicom: which frame of a DICOM file, once `service.frames` has looked.
     """
 
     frame_id: str
@@ -87,6 +89,7 @@ class FrameIn:
     length: int
     captured_at: str | None = None
     named: bool = True
+    dicom: DicomFrame | ImageRejected | None = None
 
 
 @dataclass(frozen=True, slots=True)

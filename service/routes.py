@@ -25,6 +25,7 @@ from service.forms import (
     RequestModels,
     read_request,
 )
+from service.frames import unfold
 from service.guard import rate_of
 from service.intake import client_of, counted, deadline, declared_bytes, while_connected
 from service.metrics import CLIENT_GONE, Metrics, Phase
@@ -123,6 +124,7 @@ async def _document(request: Request, task: Task) -> tuple[RequestIn, dict[str, 
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
                     sent = await read_request(incoming, task.models, state.engine.form_limits)
+                sent = await unfold(sent, state.engine.form_limits, state.engine.image_limits)
                 note(frames=sent.frames)
                 # What is served now, to the end: another bundle may be, meanwhile.
                 engine: Engine = state.engine

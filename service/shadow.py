@@ -21,14 +21,15 @@ import numpy as np
 
 from model_store.encoder import Encoder, Floats
 from model_store.errors import ImageRejected
-from model_store.images import ImageLimits, decode
+from model_store.images import ImageLimits
 from model_store.patient import score_patient
 from model_store.profile import SiteProfile
 from model_store.quality import QualityLimits, assess
 from model_store.scoring import OperatingPoint
 from model_store.selftest import self_test
 from service.bundles import calibrations_of, open_bundle
-from service.forms import PatientIn
+from service.forms import FrameIn, PatientIn
+from service.frames import decode_frame
 from service.logs import Event, failure_fields
 from service.settings import Box, Settings
 from service.shadow_figures import ShadowFigures
@@ -245,7 +246,7 @@ class Shadow:
             if self._stopping.is_set():
                 return None
             if answer["status"] != "rejected" and frame.data is not None:
-                row = self._encode(bytes(frame.data), box)
+                row = self._encode(frame, box)
                 if row is not None:
                     rows[place] = row
         verdicts = [_Verdict(_UNSCORED)] * (1 + len(told))
@@ -267,10 +268,11 @@ class Shadow:
             verdicts[1 + place] = _Verdict(point.decide_frame(probability).value, probability)
         return verdicts
 
-    def _encode(self, data: bytes, box: Box) -> Floats | None:
+    def _encode(self, frame: FrameIn, box: Box) -> Floats | None:
         """Encode a frame; None where this bundle's contract or gate does not let it through."""
         try:
-            pixels = decode(data, self.bundle.manifest.input, limits=self._limits, crop=box)
+            contract = self.bundle.manifest.input
+            pixels = decode_frame(frame, contract, limits=self._limits, crop=box)
         except ImageRejected:
             return None
         if assess(pixels, self._quality) is not None:

@@ -31,6 +31,7 @@ from service.exams.results import describe, microseconds, outcome_of, result_of,
 from service.exams.store import ExamStore, check_same
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
 from service.forms import FrameIn, PatientIn, RequestIn
+from service.frames import content_of
 from service.rates import FrameRate
 from service.schemas import ExamBody
 from service.scoring import pointed, score_exam
@@ -303,8 +304,9 @@ def _identify(frames: Sequence[FrameIn]) -> list[KeptFrame]:
     second later is another.
     """
     named = []
+    digests: dict[int, bytes] = {}
     for frame in frames:
-        content = b"" if frame.data is None else hashlib.sha256(frame.data).digest()
+        content = b"" if frame.data is None else content_of(frame, digests)
         captured_us = microseconds(frame.captured_at) if frame.captured_at else None
         frame_id = frame.frame_id
         if not frame.named and content:

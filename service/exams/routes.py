@@ -16,6 +16,7 @@ from service.engine import Engine
 from service.errors import code_of
 from service.exams.exams import Exams, Taken
 from service.forms import EXAM_FRAMES, read_document, read_request
+from service.frames import unfold
 from service.guard import owner_of, rate_of
 from service.intake import client_of, counted, deadline, declared_bytes, while_connected
 from service.metrics import CLIENT_GONE, Metrics, Phase
@@ -103,6 +104,7 @@ async def _take(request: Request, exam_id: str) -> Taken:
             exam = await exams.find(owner_of(request), exam_id)
             with metrics.timed(Phase.RECEIVE):
                 sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
+            sent = await unfold(sent, engine.form_limits, engine.image_limits)
             note(frames=sent.frames)
             work = exams.take(engine, exam, sent, permit, rate_of(request))
             return await while_connected(request, work)

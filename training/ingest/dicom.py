@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image
-
+from model_store.dicom import VIDEO_SYNTAXES, picture_of, plain_jpeg
 from model_store.images import ImageLimits
 from training.ingest.ledger import Reason
 from training.ingest.raw import RawFrame, Trouble
@@ -25,8 +23,6 @@ __all__ = ["dicom_frames"]
 
 _LIMITS = ImageLimits()
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
-# MPEG-2, MPEG-4 and HEVC (PS3.5, A.4.5 to A.4.11), their fragmentable forms included.
-_VIDEO = tuple(f"1.2.840.10008.1.2.4.{n}" for n in range(100, 109))
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _LUT = "PaletteColorLookupTable"
 _TAGS = [
@@ -69,9 +65,9 @@ def dicom_frames(path: Path, name: str, fps: float) -> Iterator[RawFrame | Troub
             yield Trouble(name, Reason.IMAGE_SIZE)
             return
         names = [name] if count == 1 else (f"{name}#{i}" for i in range(count))
-        if syntax.startswith(_VIDEO):
+        if syntax.startswith(VIDEO_SYNTAXES):
             yield from _video(file, name, fps, told)
-        elif syntax == _JPEG_BASELINE and _plain_jpeg(header):
+        elif syntax == _JPEG_BASELINE and plain_jpeg(str(header.get("PhotometricInterpretation"))):
             yield from _jpegs(file, header, names, count, told)
         else:
             yield from _decoded(file, header, names, count, told, syntax)
@@ -80,11 +76,6 @@ def dicom_frames(path: Path, name: str, fps: float) -> Iterator[RawFrame | Troub
 def _told(header: Any) -> dict[str, Any]:
     device = f"{header.get('Manufacturer', '')} {header.get('ManufacturerModelName', '')}"
     return {"device": device, "burned_in": header.get("BurnedInAnnotation") == "YES"}
-
-
-def _plain_jpeg(header: Any) -> bool:
-    """Whether the JPEG stream by itself says how its colours are meant."""
-    return header.get("PhotometricInterpretation") in ("YBR_FULL_422", "YBR_FULL", "MONOCHROME2")
 
 
 def _jpegs(
@@ -129,7 +120,7 @@ def _decoded(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                picture = _picture(next(frames), header)
+                picture = picture_of(next(frames), header)
         except Exception:  # as in dicom_frames; the frames after it may still be good
             yield Trouble(one, Reason.DICOM_UNREADABLE)
             if index + 1 < count and not _more(file, index + 1, count):
@@ -157,25 +148,6 @@ def _more(file: BinaryIO, start: int, count: int) -> bool:
     except Exception:
         return False
     return True
-
-
-def _picture(pixels: Any, header: Any) -> Image.Image:
-    """RGB of one decoded frame; YBR was converted by pydicom already."""
-    photometric = header.get("PhotometricInterpretation")
-    bits = int(header.get("BitsStored", 8))
-    if photometric == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
-
-        pixels = apply_color_lut(pixels, header)
-        bits = int(header.RedPaletteColorLookupTableDescriptor[2])
-    elif int(header.get("PixelRepresentation", 0)):
-        pixels = pixels.astype(np.int64) + (1 << (bits - 1))
-    if bits != 8:
-        pixels = np.asarray(pixels, np.float64) * (255 / ((1 << bits) - 1))
-    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    if photometric == "MONOCHROME1":
-        pixels = 255 - pixels
-    return Image.fromarray(pixels).convert("RGB")
 
 
 def _video(

@@ -1,0 +1,115 @@
+"""What the frames of a request show: files of one picture, and DICOM files of many.
+
+`unfold` makes a DICOM file of n frames n frames, called `<frame id>.<number>` and counted from 1 as
+DICOM does. What cannot be read is rejected alone, like any other frame.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from model_store import dicom
+from model_store.dicom import DicomFrame, is_dicom, read_header
+from model_store.errors import ImageRejected
+from model_store.images import Box, ImageLimits, InputContract, Pixels, count_pixels, decode
+from service.errors import InvalidRequest, PayloadTooLarge
+from service.forms import FormLimits, FrameIn, PatientIn, RequestIn
+
+__all__ = ["content_of", "decode_frame", "pixels_of", "unfold"]
+
+
+async def unfold(request: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
+    """Unfold the DICOM files of a request; one without any comes back as it is.
+
+    Args:
+        request: as read.
+        limits: how many frames there may be.
+        image_limits: what a frame may be.
+
+    Returns:
+        The request with a frame for each picture.
+
+    Raises:
+        PayloadTooLarge: more frames than a request may have.
+        InvalidRequest: two frames would have one id.
+    """
+    if not any(is_dicom(frame.data) for patient in request.patients for frame in patient.frames):
+        return request
+    return await asyncio.to_thread(_unfolded, request, limits, image_limits)
+
+
+def _unfolded(request: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
+    left = limits.max_frames
+    patients: list[PatientIn] = []
+    for number, patient in enumerate(request.patients):
+        frames: list[FrameIn] = []
+        for frame in patient.frames:
+            for one in _frames_of(frame, image_limits):
+                left -= 1
+                if left < 0:
+                    most = limits.max_frames
+                    raise PayloadTooLarge(
+                        f"A request may have {most} frames at most; a DICOM file's are counted one "
+                        "by one."
+                    )
+                frames.append(one)
+        if len({frame.frame_id for frame in frames}) < len(frames):
+            raise InvalidRequest.at(
+                f"/patients/{number}/frames" if len(request.patients) > 1 else "/frames",
+                "expected distinct ids, those of a multi-frame file's frames (id.1, id.2, …) too",
+            )
+        patients.append(replace(patient, frames=tuple(frames)))
+    return replace(request, patients=tuple(patients))
+
+
+def _frames_of(frame: FrameIn, limits: ImageLimits) -> Iterator[FrameIn]:
+    if not is_dicom(frame.data):
+        yield frame
+        return
+    try:
+        header = read_header(bytes(frame.data or b""), limits)
+    except ImageRejected as error:
+        yield replace(frame, dicom=error)
+        return
+    for number in range(1, header.frames + 1):
+        name = frame.frame_id if header.frames == 1 else f"{frame.frame_id}.{number}"
+        yield replace(frame, frame_id=name, dicom=DicomFrame(header, number))
+
+
+def decode_frame(
+    frame: FrameIn, contract: InputContract, *, limits: ImageLimits, crop: Box
+) -> Pixels:
+    """Decode a frame that has its data, as `model_store.images.decode` does.
+
+    Raises:
+        ImageRejected: with the code of the first rule that was broken.
+    """
+    if isinstance(frame.dicom, ImageRejected):
+        raise frame.dicom
+    data = bytes(frame.data or b"")
+    if frame.dicom is None:
+        return decode(data, contract, limits=limits, crop=crop)
+    return dicom.decode(data, frame.dicom, contract, limits=limits, crop=crop)
+
+
+def pixels_of(frame: FrameIn, limits: ImageLimits) -> int:
+    """Give the pixels that decoding a frame would cost, by its header; 0 for a refused one."""
+    if frame.dicom is None:
+        return count_pixels(frame.data or b"", limits)
+    return frame.dicom.pixels if isinstance(frame.dicom, DicomFrame) else 0
+
+
+def content_of(frame: FrameIn, digests: dict[int, bytes]) -> bytes:
+    """Give the SHA-256 of what a frame shows: of its file, and its number where there are more.
+
+    Args:
+        frame: with its data.
+        digests: of the files hashed so far, by identity; a file of many frames is hashed once.
+    """
+    data = frame.data or b""
+    digest = digests.get(id(data)) or hashlib.sha256(data).digest()
+    digests[id(data)] = digest
+    if isinstance(frame.dicom, DicomFrame) and frame.dicom.header.frames > 1:
+        return hashlib.sha256(digest + b"%d" % frame.dicom.number).digest()
+    return digest
