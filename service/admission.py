@@ -3,7 +3,9 @@
 What is counted is what work costs: frames (a text or a prompt counts as one), bytes of bodies held
 in memory and pixels to be decoded, never requests. Beyond a bound, or behind a queue that would
 take longer than the stated time, the answer is `overloaded` at once, with the seconds after which,
-at the measured rate, there is room again.
+at the measured rate, there is room again. Of those that are refused one after another each is told
+a later time, by what the ones before it will take: told the same, they would all come back at once,
+for the room of one.
 
 A client that already has work here may hold as much as it leaves free, and one that has none may
 take all that is free: so n clients that flood hold 1/(n + 1) of a bound each, and whoever comes
@@ -29,7 +31,12 @@ _MEMORY_S = 10.0
 _LEAST_MEASURED_S = 1.0
 _PACE_UNMEASURED_S = 0.02
 _LONGEST_RETRY_S = 60
+# Those who never come back, or come when they like, must not put the others off for ever.
+_LONGEST_BOOKED_S = 30.0
+# Of a body that is still to come: a frame of 1280 x 1024 pixels has 80 kB and 1.7 units of work.
+_BYTES_PER_WORK = 50_000
 _WORK = "work"
+_COMING = "work to come, by the declared length of bodies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,9 @@ class Admission:
     ) -> None:
         self._bounds = bounds
         self._turns = turns
+        self._clock = clock
         self._rate = ServiceRate(clock)
+        self._booked: dict[str, float] = {}  # client → when its refused requests will be done
         self._total: dict[str, float] = defaultdict(float)
         self._clients: dict[str, dict[str, float]] = {}
         self._permits: set[Permit] = set()
@@ -136,11 +145,13 @@ class Admission:
             Overloaded: there would be no room even for one frame.
             PayloadTooLarge: the body alone is over the bound.
         """
-        permit = Permit(self, client)
+        permit = Permit(self, client, declared_bytes // _BYTES_PER_WORK + 1)
         self._check(permit, "bytes", declared_bytes)
         self._check(permit, "frames", 1)
         self._check_wait(permit)
         self._permits.add(permit)
+        # A burst must not pass because none of it has been read yet.
+        self._take(permit, {_COMING: permit.work})
         try:
             yield permit
         finally:
@@ -158,14 +169,19 @@ class Admission:
 
     def _check_wait(self, permit: "Permit") -> None:
         rate = self._rate.per_second
-        ahead = self._clients.get(permit.client, {}).get(_WORK, 0.0)
+        ahead = self._ahead_of(permit)
         if not rate or not ahead:
             return
         # Clients take turns: until one's work is done, each other gets as much done at most.
-        turns = sum(min(ahead, held[_WORK]) for held in self._clients.values())
+        turns = sum(min(ahead, held[_WORK] + held[_COMING]) for held in self._clients.values())
         wait_s = turns / rate
         if wait_s > self._bounds.queue_s:
-            raise Overloaded(_retry_s(wait_s - self._bounds.queue_s))
+            raise self._refusal(permit, wait_s - self._bounds.queue_s)
+
+    def _ahead_of(self, permit: "Permit") -> float:
+        """Give the work of a client's other requests."""
+        held = self._clients.get(permit.client, {})
+        return sum(held.get(kind, 0.0) - permit.held[kind] for kind in (_WORK, _COMING))
 
     def _check(self, permit: "Permit", kind: str, amount: float) -> None:
         bound = getattr(self._bounds, kind)
@@ -178,7 +194,21 @@ class Admission:
         if held > permit.held[kind]:  # by other requests of the client
             excess = max(excess, (held + amount - room) / 2)
         if excess > 0:
-            raise Overloaded(_retry_s(self.wait_s() * excess / max(total, excess)))
+            raise self._refusal(permit, self.wait_s() * excess / max(total, excess))
+
+    def _refusal(self, permit: "Permit", room_s: float) -> Overloaded:
+        """Tell a client to come back when there is room, and those refused before have had theirs.
+
+        Clients take turns, so a client's requests wait for its own, and for its share of the rate.
+        """
+        client, now, rate = permit.client, self._clock(), self._rate.per_second
+        self._booked = {one: until for one, until in self._booked.items() if until > now}
+        at = max(now + room_s, self._booked.get(client, now))
+        if rate:
+            sharing = len(self._clients.keys() | self._booked.keys() | {client})
+            done = at + permit.work * sharing / rate
+            self._booked[client] = min(done, now + max(room_s, _LONGEST_BOOKED_S))
+        return Overloaded(_retry_s(at - now))
 
     def _take(self, permit: "Permit", amounts: Mapping[str, float]) -> None:
         of_client = self._clients.setdefault(permit.client, defaultdict(float))
@@ -190,7 +220,7 @@ class Admission:
     def _give_back(self, permit: "Permit", amounts: Mapping[str, float]) -> None:
         self._take(permit, {kind: -amount for kind, amount in amounts.items()})
         of_client = self._clients[permit.client]
-        if not of_client["frames"] and not of_client["bytes"]:
+        if not any(of_client[kind] for kind in ("frames", "bytes", _COMING)):
             del self._clients[permit.client]
         if not self._total["frames"]:
             self._total[_WORK] = 0.0  # not the rounding errors of a long life
@@ -213,13 +243,15 @@ class Permit:
 
     Attributes:
         client: whose request it is.
+        work: that it is; by the declared length of its body until that has been read.
         held: what it holds now, by kind.
         bound: the time by which it must be done, while it is under way.
         given_up: whether `bound` was brought forward because the service ends.
     """
 
-    def __init__(self, admission: Admission, client: str) -> None:
+    def __init__(self, admission: Admission, client: str, work: float) -> None:
         self.client = client
+        self.work = work
         self.held: dict[str, float] = defaultdict(float)
         self.bound: asyncio.Timeout | None = None
         self.given_up = False
@@ -253,10 +285,12 @@ class Permit:
             Overloaded: there is no room now.
             PayloadTooLarge: the request alone is over a bound.
         """
+        self.work = work = frames + pixels / _PIXELS_PER_WORK
         self._admission._check(self, "frames", frames)
         self._admission._check(self, "pixels", pixels)
-        work = frames + pixels / _PIXELS_PER_WORK
-        self._admission._take(self, {"frames": frames, "pixels": pixels, _WORK: work})
+        self._admission._check_wait(self)
+        amounts = {"frames": frames, "pixels": pixels, _WORK: work, _COMING: -self.held[_COMING]}
+        self._admission._take(self, amounts)
         self._each = {"frames": 1, "pixels": pixels // frames, _WORK: work / frames}
         self._due = time.monotonic()
 
@@ -276,7 +310,7 @@ class Permit:
         except TimeoutError:
             if not waiting.expired():
                 raise
-            raise Overloaded(_retry_s(self._admission.wait_s())) from None
+            raise self._admission._refusal(self, self._admission.wait_s()) from None
 
     @asynccontextmanager
     async def turn(self, frames: int = 1) -> AsyncIterator[Turn]:

@@ -118,6 +118,46 @@ def test_wait_behind_ones_own_work_is_bounded_with_others_turns_counted_in() -> 
         assert gate.wait_s() == pytest.approx(110, rel=0.01)
 
 
+def test_burst_does_not_pass_because_none_of_it_has_been_read() -> None:
+    clock = Clock()
+    gate = Admission(Bounds(10**6, 10**9, 10**9, 10.0), Turns(4, 2), clock)
+    with ExitStack() as stack:
+        measure(gate, entered(stack, gate, "a", 40), clock, frames=40, each_s=0.1)
+        # 100 units of work at 10 a second are the stated time; each says that it is of 20.
+        burst = [stack.enter_context(gate.enter("a", 1_000_000)) for _ in range(5)]
+        with pytest.raises(Overloaded), gate.enter("a", 1_000_000):
+            pass
+        with gate.enter("b", 1_000_000):
+            pass
+        burst[0].admit(150, 0)  # more than it said: what comes after it is refused, read or not
+        with pytest.raises(Overloaded):
+            burst[1].admit(20, 0)
+    assert gate.pending() == {"frames": 0, "bytes": 0, "pixels": 0}
+    assert gate._clients == {}
+
+
+def test_the_refused_are_told_one_time_after_another_each_by_its_clients_own_work() -> None:
+    clock = Clock()
+    gate = Admission(Bounds(10**6, 10**9, 10**9, 10.0), Turns(4, 2), clock)
+
+    def told(client: str) -> int:
+        with pytest.raises(Overloaded) as refused, gate.enter(client, 1_000_000):
+            pass
+        return int(refused.value.headers["Retry-After"])
+
+    with ExitStack() as stack:
+        permit = entered(stack, gate, "a", 150)
+        measure(gate, permit, clock, frames=40, each_s=0.1)
+        entered(stack, gate, "b", 110)
+        # 110 ahead of each, by turns 22 s: room in 12 s. A refused one is 21 units of work, and
+        # two clients share 10 a second.
+        assert [told("a") for _ in range(3)] == [12, 17, 21]
+        assert told("b") == 12
+        # A client that asks and asks puts itself off, for so long and not for ever.
+        assert max(told("a") for _ in range(50)) <= 31
+        assert told("b") == 17
+
+
 def test_work_that_has_had_no_turn_in_time_is_given_up_undone() -> None:
     gate = Admission(Bounds(100, MIB, 10**9, 0.05), Turns(1, 1))
 
