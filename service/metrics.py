@@ -21,7 +21,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client import generate_latest as write_text
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from model_store.cores import usable_cores
@@ -31,6 +30,7 @@ from model_store.quality import AbstainReason
 from service import __version__
 from service.drift import Against, Drift
 from service.errors import TABLE, ErrorCode
+from service.exposition import Exposition
 from service.gpu import GpuCollector
 from service.health import Reason
 from service.record import phase as phase_of_record
@@ -104,6 +104,7 @@ class Metrics:
         # A second series beside each, with the time of its making.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
+        self._exposition = Exposition(registry)
         self._default_device = ""
         self._gpu: GpuCollector | None = None
 
@@ -315,7 +316,7 @@ class Metrics:
         self._wait.set(wait_s)
         for reason in Reason:
             self._faults.labels(reason.value).set(reason.value in faults)
-        return write_text(self._registry)
+        return self._exposition.text()
 
 
 def _fate(frame: Mapping[str, Any]) -> tuple[str, str]:
