@@ -153,6 +153,11 @@ class Scenario:
     positive: float | None = None
     lesions: int = 1
 
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing shifts."""
+        return self.name.startswith("none")
+
 
 BKAI, KVASIR = (name for name in SOURCES if not name.startswith("CVC"))
 SCENARIOS = (
@@ -172,11 +177,13 @@ def stream(held: Held, scenario: Scenario, seed: int) -> dict[tuple[str, str], l
     plain = held.by_change["as filmed"]
     first = _groups(held, scenario.before, rng)
     half = first[: len(first) // 2]
+    # Built like the exams that arrive, or these would differ from it without any shift.
+    exam_of = {group: str(i // scenario.lesions) for i, group in enumerate(half.tolist())}
     rows = np.isin(held.groups, half) & plain.passed
     reference = sketch(
         plain.rows[rows],
         plain.margins[rows],
-        held.groups[rows].tolist(),
+        [exam_of[group] for group in held.groups[rows].tolist()],
         threshold=held.threshold,
         as_met=True,
     )
@@ -190,7 +197,9 @@ def stream(held: Held, scenario: Scenario, seed: int) -> dict[tuple[str, str], l
     exams += _exams(
         reference, held, shifted, later, WINDOW_OF_FIGURE, scenario.lesions, rng, positive
     )
-    return _followed(reference, exams, seed)
+    if scenario.is_null:
+        return _followed(reference, exams, seed, LEAST_RECENT)
+    return _followed(reference, exams[: STEADY + 2 * RECENT], seed, STEADY + 1)
 
 
 def _groups(held: Held, source: str, rng: np.random.Generator) -> npt.NDArray[np.str_]:
@@ -235,10 +244,11 @@ def _exams(
 
 
 def _followed(
-    reference: Reference, exams: list[Exam], seed: int
+    reference: Reference, exams: list[Exam], seed: int, first: int
 ) -> dict[tuple[str, str], list[bool]]:
+    """Give whether it alarms after each exam; before the `first` nobody looks."""
     alarms: dict[tuple[str, str], list[bool]] = {}
-    for end in range(LEAST_RECENT, len(exams) + 1):
+    for end in range(first, len(exams) + 1):
         recent = Exams.of(exams[max(end - RECENT, 0) : end])
         earlier = exams[max(end - RECENT - EARLIER, 0) : max(end - RECENT, 0)]
         sides = {"reference": reference.exams}
@@ -247,7 +257,7 @@ def _followed(
         for against in ("reference", "earlier"):
             alarming = _alarming(sides[against], recent, seed) if against in sides else set()
             for shift in Shift:
-                past = alarms.setdefault((against, shift.value), [False] * (LEAST_RECENT - 1))
+                past = alarms.setdefault((against, shift.value), [False] * (first - 1))
                 past.append(shift in alarming)
     return alarms
 
@@ -266,7 +276,7 @@ def row(scenario: Scenario, streams: list[dict[tuple[str, str], list[bool]]]) ->
     cells = []
     for key in streams[0]:
         after = [alarms[key][STEADY:] for alarms in streams]
-        if scenario.name.startswith("none"):
+        if scenario.is_null:
             begins = [sum(b and not a for a, b in itertools.pairwise([False, *s])) for s in after]
             cells.append(f"{np.mean(begins):.3f}")
             continue

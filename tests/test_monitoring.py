@@ -105,8 +105,9 @@ def test_alert_guard_can_fail(tmp_path: Path):
     assert "EndoClipNotReady" in promtool("test", "rules", tmp_path / "alerts_test.yml").stderr
 
 
-def test_configuration_of_prometheus_is_valid():
-    done = promtool("check", "config", ROOT / "docker" / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize("name", ["prometheus.yml", "local.yml"])
+def test_configuration_of_prometheus_is_valid(name: str):
+    done = promtool("check", "config", ROOT / "docker" / "prometheus" / name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
