@@ -22,7 +22,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock images dashboards clean
+.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock images dashboards monitoring clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,11 +72,16 @@ train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it:
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
 	$(VENV_TRAIN)/bin/python -m training run --recipe $(if $(DATA),default --data "$(DATA)",smoke)
 
-check: $(VENV_TEST)/.stamp  ## Lint, formatting, types, security scan; changes nothing
+# Programs that have no wheel for every platform: $(1) is run on the files $(2), or said to be missing.
+if_there = @if [ -x $(VENV_TEST)/bin/$(1) ]; then echo $(1) $(2); $(VENV_TEST)/bin/$(1) $(2); else echo "$(1) is not to be had for this platform"; fi
+
+check: $(VENV_TEST)/.stamp  ## Lint (code, Dockerfiles, shell), formatting, types, security scan; changes nothing
 	$(VENV_TEST)/bin/python -m ruff check .
 	$(VENV_TEST)/bin/python -m ruff format --check .
 	$(VENV_TEST)/bin/python -m mypy
 	$(VENV_TEST)/bin/python -m bandit -q -c pyproject.toml -r model_store service training clients
+	$(call if_there,hadolint,docker/*.Dockerfile)
+	$(call if_there,shellcheck,.ci/run .ci/service-image)
 
 audit:  ## Ask the public advisories about every pinned requirement (needs a network)
 	@$(PYTHON) -m bench.audit
@@ -108,6 +113,9 @@ images:  ## Build the images of service and training (several GB); DOCKER=builda
 
 dashboards: $(VENV_TEST)/.stamp  ## Write the dashboards' JSON anew from docker/grafana/dashboards.py
 	$(VENV_TEST)/bin/python docker/grafana/dashboards.py
+
+monitoring: $(VENV_TRAIN)/.stamp  ## Set off every alert by its fault, plot every panel (Debian package prometheus; 8 minutes)
+	@$(VENV_TRAIN)/bin/python -m bench.monitoring --out runs/monitoring $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 clean:  ## Remove environments and caches (runs/ stays)
 	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

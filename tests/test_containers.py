@@ -117,3 +117,23 @@ def test_the_images_requirements_agree():
         pins[name] = set(re.findall(r"^([\w.-]+==\S+)", text, flags=re.MULTILINE))
     assert pins["service"] < pins["gpu"]
     assert all(pin.startswith("nvidia-") for pin in pins["gpu"] - pins["service"])
+
+
+@pytest.mark.parametrize(
+    ("linter", "name", "bad", "rule"),
+    [
+        ("hadolint", "Dockerfile", "FROM debian\nRUN cd /tmp && sudo make\n", "DL3004"),
+        ("shellcheck", "run", "#!/bin/sh\nrm -rf $1/*\n", "SC2086"),
+    ],
+)
+def test_linters_of_make_check_find_faults(
+    linter: str, name: str, bad: str, rule: str, tmp_path: Path
+):
+    program = Path(sys.executable).with_name(linter)
+    if not program.exists():
+        pytest.skip(f"{linter} has no wheel for this platform")
+    (tmp_path / name).write_text(bad)
+    command = [program, tmp_path / name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert rule in done.stdout
