@@ -22,8 +22,8 @@ class Exposition:
         """Begin.
 
         Args:
-            registry: whose figures are written. Label values must come from closed lists, since
-                the text of each is kept.
+            registry: whose figures are written. Label values must come from closed lists, or be of
+                the few bundles that are served in turn, since the text of each is kept.
         """
         self._registry = registry
         self._heads: dict[str, str] = {}
