@@ -22,7 +22,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock images dashboards monitoring clean
+.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock page-tools images dashboards monitoring clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,14 @@ test-llm: $(VENV_TRAIN)/.stamp $(VENV_LLM)/.stamp  ## Run the tests that ask a r
 train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it: the phantom recipe)
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
 	$(VENV_TRAIN)/bin/python -m training run --recipe $(if $(DATA),default --data "$(DATA)",smoke)
+
+# What the tests of the page take from npm: axe and the type checker. The page itself is served as it stands.
+PAGE_TOOLS := tests/page/node_modules/.stamp
+$(PAGE_TOOLS): tests/page/package-lock.json
+	@npm ci --prefix tests/page --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+page-tools: $(PAGE_TOOLS)  ## Install what the tests of the page take from npm (accessibility rules, type checker)
 
 # Programs that have no wheel for every platform: $(1) is run on the files $(2), or said to be missing.
 if_there = @if [ -x $(VENV_TEST)/bin/$(1) ]; then echo $(1) $(2); $(VENV_TEST)/bin/$(1) $(2); else echo "$(1) is not to be had for this platform"; fi

@@ -34,6 +34,7 @@ from service.metrics import Metrics
 from service.middleware import METHODS, RequestEnvelope
 from service.models import Models
 from service.openapi import describe
+from service.page import add_page
 from service.settings import Settings, newest_bundle, read_devices, read_site_profile
 from service.traces import Traces
 from service.turns import Turns
@@ -99,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(admin.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    add_page(app)
     app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)
     app.add_middleware(
         RequestEnvelope, max_body_bytes=settings.max_body_bytes, traces=app.state.traces

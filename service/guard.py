@@ -14,12 +14,13 @@ from service import keys
 from service.errors import Forbidden, Unauthenticated, code_of
 from service.keys import Keyring
 from service.metrics import Metrics
+from service.page import PATHS as PAGE_PATHS
 from service.rates import UNLIMITED, FrameRate
 
 __all__ = ["OPEN_PATHS", "KeyGuard", "owner_of", "rate_of", "scope_of"]
 
-# Probes carry no keys, and the documentation is the same for every installation.
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/docs", "/openapi.json"))
+# Probes carry no keys; documentation and page are the same for every installation.
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/docs", "/openapi.json")) | PAGE_PATHS
 _ADMIN = "/v1/admin"
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 

@@ -15,6 +15,7 @@ from service import jsonio
 from service.admission import Admission, Permit
 from service.answers import Embeddings, NamedTaskAnswer, ZeroShotAnswer
 from service.bundles import NAMED_TASKS
+from service.dialects import Dialect, asked_for, check, write
 from service.engine import Engine
 from service.errors import code_of
 from service.forms import (
@@ -86,7 +87,8 @@ async def _answer(request: Request, task: Task) -> Response:
     started = time.perf_counter()
     note(task=task.name)
     try:
-        sent, document = await _document(request, task)
+        dialect = asked_for(request.headers.get("accept", ""))
+        sent, document = await _document(request, task, dialect)
     except ClientDisconnect as error:
         metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
         note(outcome=CLIENT_GONE)
@@ -98,20 +100,24 @@ async def _answer(request: Request, task: Task) -> Response:
     document = {"request_id": request.state.request_id, **document}
     frames = sum(patient["frames_total"] for patient in document["patients"])
     with metrics.timed(Phase.RESPOND):
-        if frames + len(document.get("texts", ())) <= _INLINE_FRAMES:
+        few = frames + len(document.get("texts", ())) <= _INLINE_FRAMES
+        if few and dialect is Dialect.JSON:
             body = jsonio.write(document)
         else:
-            body = await asyncio.to_thread(jsonio.write, document)
+            body = await asyncio.to_thread(write, dialect, document, sent)
     metrics.count_request(task.name, "ok", time.perf_counter() - started)
     metrics.count_frames(document["patients"])
     shadowed = None
     if task.models is NAMED_TASK:  # when the answer is out
         models: Models = request.app.state.models
         shadowed = BackgroundTask(models.offer, task.name, sent.patients, document)
-    return Response(body, media_type="application/json", background=shadowed)
+    headers = {"Vary": "Accept"}
+    return Response(body, media_type=dialect.value, headers=headers, background=shadowed)
 
 
-async def _document(request: Request, task: Task) -> tuple[RequestIn, dict[str, Any]]:
+async def _document(
+    request: Request, task: Task, dialect: Dialect
+) -> tuple[RequestIn, dict[str, Any]]:
     state = request.app.state
     admission: Admission = state.admission
     metrics: Metrics = state.metrics
@@ -125,6 +131,7 @@ async def _document(request: Request, task: Task) -> tuple[RequestIn, dict[str, 
                 with metrics.timed(Phase.RECEIVE):
                     sent = await read_request(incoming, task.models, state.engine.form_limits)
                 sent = await unfold(sent, state.engine.form_limits, state.engine.image_limits)
+                check(dialect, task.name, sent)
                 note(frames=sent.frames)
                 # What is served now, to the end: another bundle may be, meanwhile.
                 engine: Engine = state.engine

@@ -41,6 +41,8 @@ class Running:
     client: httpx.Client
     app: FastAPI
     port: int
+    server: uvicorn.Server
+    thread: threading.Thread
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -121,9 +123,9 @@ def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Running]:
+def running(settings: Settings, port: int = 0) -> Iterator[Running]:
     app = create_app(settings)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     port = listener.getsockname()[1]
     server = uvicorn.Server(configure(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -131,7 +133,7 @@ def running(settings: Settings) -> Iterator[Running]:
     try:
         # The socket listens already; the first request waits in its queue until the app is up.
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield Running(client, app, port)
+            yield Running(client, app, port, server, thread)
     finally:
         server.should_exit = True
         thread.join(30)

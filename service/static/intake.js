@@ -1,0 +1,153 @@
+/** From what is dropped or chosen to frames in capture order, and to the bytes that are sent. */
+
+import { framesOfDicom, isDicom } from './dicom.js';
+import { encoded } from './pixels.js';
+import { sampleVideo } from './video.js';
+
+/** @import {Frame, Limits, ModelDetail} from './types.js' */
+
+/** A reduced frame's shorter side, in sides of the model's input. */
+const REDUCED_INPUTS = 4;
+const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|mpe?g|ogv)$/i;
+const NOT_A_FRAME = /(^\.|^thumbs\.db$|^desktop\.ini$|^dicomdir$|\.(txt|csv|json|xml|html?|pdf|md|docx?|xlsx?|zip)$)/i;
+const byName = new Intl.Collator('en', { numeric: true });
+
+/**
+ * Collect the files of a drop, folders with all that they hold, in the order of their names.
+ * @param {DataTransfer} dropped
+ * @returns {Promise<File[]>}
+ */
+export async function filesOfDrop(dropped) {
+  // The list of items is emptied as soon as the handler has returned: entries are taken first.
+  const entries = [...dropped.items].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null && entry !== undefined);
+  if (!entries.length) return inOrder([...dropped.files]);
+  const nested = await Promise.all(entries.map((entry) => filesOfEntry(entry)));
+  return nested.length === 1 ? (nested[0] ?? []) : inOrder(nested.flat());
+}
+
+/**
+ * Sort files by path, numbers in names as numbers.
+ * @param {File[]} files
+ */
+export function inOrder(files) {
+  return files.sort((one, other) => byName.compare(one.webkitRelativePath || one.name, other.webkitRelativePath || other.name));
+}
+
+/**
+ * Make frames of files; a video or a DICOM file may give many.
+ * @param {File[]} files
+ * @param {{every: number, most: number, signal: AbortSignal, told: (text: string) => void}} how `most` frames at most of a video
+ * @returns {AsyncGenerator<Frame>}
+ * @throws {Error} with a sentence for people, at the first file that holds no frame that this page can send
+ */
+export async function* framesOf(files, how) {
+  for (const file of files.filter((one) => !NOT_A_FRAME.test(one.name))) {
+    if (how.signal.aborted) return;
+    if (file.type.startsWith('video/') || VIDEO_NAME.test(file.name)) yield* sampleVideo(file, how);
+    else if (await isDicom(file)) yield* framesOfDicom(file);
+    else yield { name: file.name, blob: file, note: '' };
+  }
+}
+
+/**
+ * Give the side that a reduced frame has, in px.
+ * @param {ModelDetail} model
+ */
+export function reducedSide(model) {
+  return REDUCED_INPUTS * model.manifest.input.size;
+}
+
+/**
+ * Give the frames as they are to be sent.
+ * @param {Frame[]} frames
+ * @param {number} side shorter side to reduce to, px; 0 to send them as they are
+ * @param {(text: string) => void} told
+ * @returns {Promise<Frame[]>}
+ */
+export async function sendable(frames, side, told) {
+  if (!side) return frames;
+  const ready = [];
+  for (const frame of frames) {
+    ready.push(await reduced(frame, side));
+    told(`Reducing frame ${ready.length} of ${frames.length}`);
+  }
+  told('');
+  return ready;
+}
+
+/**
+ * Say whether the frames fit into one request; '' if they do.
+ * @param {Frame[]} frames
+ * @param {Limits} limits
+ */
+export function whyTooMuch(frames, limits) {
+  if (frames.length > limits.max_frames) return `The service takes ${limits.max_frames} frames a request; there are ${frames.length}. Remove all and send fewer.`;
+  const bytes = frames.reduce((sum, frame) => sum + frame.blob.size + 200, 4096);
+  if (bytes > limits.max_body_bytes) return `The frames have ${mib(bytes)} MiB; the service takes ${mib(limits.max_body_bytes)} a request.`;
+  return '';
+}
+
+/** @type {WeakMap<Blob, Frame>} */
+const reducedFrames = new WeakMap();
+
+/**
+ * @param {Frame} frame
+ * @param {number} side
+ */
+async function reduced(frame, side) {
+  const known = reducedFrames.get(frame.blob);
+  if (known) return known;
+  const smaller = await reducedAnew(frame, side);
+  reducedFrames.set(frame.blob, smaller);
+  return smaller;
+}
+
+/**
+ * @param {Frame} frame
+ * @param {number} side
+ * @returns {Promise<Frame>}
+ */
+async function reducedAnew(frame, side) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(frame.blob);
+  } catch {
+    return frame; // the service may read what the browser does not, and says what is wrong otherwise
+  }
+  const scale = side / Math.min(bitmap.width, bitmap.height);
+  if (scale >= 1) return frame;
+  const canvas = document.createElement('canvas');
+  canvas.width = Math.round(bitmap.width * scale);
+  canvas.height = Math.round(bitmap.height * scale);
+  const context = canvas.getContext('2d');
+  if (!context) return frame;
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const note = `sent reduced, ${bitmap.width} × ${bitmap.height} → ${canvas.width} × ${canvas.height}`;
+  bitmap.close();
+  return { name: frame.name, blob: await encoded(canvas, 'image/jpeg'), note: [frame.note, note].filter(Boolean).join('; ') };
+}
+
+/**
+ * @param {FileSystemEntry} entry
+ * @returns {Promise<File[]>}
+ */
+async function filesOfEntry(entry) {
+  if (entry.isFile) return [await new Promise((done, failed) => /** @type {FileSystemFileEntry} */ (entry).file(done, failed))];
+  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+  const files = [];
+  for (;;) {
+    // A browser gives a folder's entries in parts (Chromium: 100), and an empty part at the end.
+    const part = /** @type {FileSystemEntry[]} */ (await new Promise((done, failed) => reader.readEntries(done, failed)));
+    if (!part.length) break;
+    part.sort((one, other) => byName.compare(one.name, other.name));
+    files.push(...part);
+  }
+  const nested = await Promise.all(files.sort((one, other) => byName.compare(one.name, other.name)).map((one) => filesOfEntry(one)));
+  return nested.flat();
+}
+
+/** @param {number} bytes */
+function mib(bytes) {
+  return Math.ceil(bytes / 1024 / 1024);
+}

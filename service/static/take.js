@@ -1,0 +1,58 @@
+/** What can be taken along of an answer: the request as a command, the answer as a file, the model's card. */
+
+import { h } from './dom.js';
+import { csvOf, curlOf, save } from './exports.js';
+
+/** @import {Answer, Ask, Frame, ModelDetail} from './types.js' */
+
+/**
+ * Offer an answer and its request.
+ * @param {Answer | null} answer
+ * @param {Frame[]} frames
+ * @param {Ask} ask
+ * @param {ModelDetail} model
+ * @param {boolean} keyed the service asks for a key
+ * @returns {HTMLElement[]}
+ */
+export function takeView(answer, frames, ask, model, keyed) {
+  const command = curlOf(ask, frames, { address: new URL('.', location.href).href, keyed });
+  const copied = h('span', { role: 'status', class: 'hint' });
+  const copy = button('Copy as curl', async () => {
+    await navigator.clipboard.writeText(command);
+    copied.textContent = 'Copied.';
+  });
+  const found = answer?.labels.length ? answer : null; // one made of an error's frames is no answer
+  const files = found
+    ? [
+        button('Download JSON', () => save('answer.json', 'application/json', JSON.stringify(found, null, 2))),
+        button('Download CSV', () => save('answer.csv', 'text/csv', csvOf(found, frames))),
+      ]
+    : [];
+  const made = frames.some((one) => one.note)
+    ? [h('p', { class: 'hint' }, 'Some frames were made by this page (of a video or a DICOM file): the command names them, but there are no such files.')]
+    : [];
+  return [
+    h('div', { class: 'row' }, copy, files, copied),
+    ...made,
+    folded('The command', 'The request as a command', command),
+    folded('Model card', 'Model card', model.card),
+  ];
+}
+
+/**
+ * @param {string} text
+ * @param {() => void} onclick
+ */
+function button(text, onclick) {
+  return h('button', { type: 'button', onclick }, text);
+}
+
+/**
+ * @param {string} title
+ * @param {string} name
+ * @param {string} text
+ */
+function folded(title, name, text) {
+  // A field that scrolls must be reachable by keyboard.
+  return h('details', {}, h('summary', {}, title), h('pre', { tabindex: '0', role: 'region', 'aria-label': name }, text));
+}

@@ -1,0 +1,37 @@
+/** What the page says besides its answers: how the service is, what is under way, what went wrong. */
+
+import { at, h } from './dom.js';
+
+/**
+ * @param {string} text
+ * @param {string} tone
+ */
+export function tell(text, tone) {
+  const state = at('state', HTMLElement);
+  state.className = `state ${tone}`;
+  state.textContent = text;
+}
+
+/** @param {boolean} now */
+export function busy(now) {
+  at('outcome', HTMLElement).setAttribute('aria-busy', String(now));
+}
+
+/** @param {string} text */
+export function progress(text) {
+  at('progress', HTMLElement).textContent = text;
+}
+
+/**
+ * Say what went wrong.
+ * @param {string} text
+ * @param {() => void} [again]
+ */
+export function notice(text, again) {
+  const retry = again && h('button', { type: 'button', onclick: again }, 'Try again');
+  at('notices', HTMLElement).append(h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, text), retry));
+}
+
+export function clearNotices() {
+  at('notices', HTMLElement).replaceChildren();
+}

@@ -1,0 +1,121 @@
+"""A real Chromium in front of a real service.
+
+Where Debian's `chromium` is not installed these tests are skipped, and say so.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from service.settings import newest_bundle
+from tests.service.conftest import ROOT, Running, Serve, bundle, serve
+
+__all__ = ["bundle", "serve"]
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
+CHROMIUM = shutil.which("chromium")
+WIDE, NARROW = (1280, 900), (390, 844)
+# How long a step may take before it counts as failed; nothing waits that long when all is well.
+PATIENCE_MS = 60_000
+
+
+@dataclass
+class Tab:
+    """A page, and what it did that it should not have."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def give(self, *files: Path) -> None:
+        """Choose files, and wait until they are scored or something is said."""
+        self.page.set_input_files("#files", [str(path) for path in files])
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until nothing is under way any more."""
+        self.page.wait_for_selector("#outcome[aria-busy=false], .notice")
+
+    def named(self, place: int) -> str:
+        """What a screen reader calls the frame at a place of the list."""
+        words = self.page.locator(".tile").nth(place).text_content() or ""
+        return " ".join(words.split())
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    # Chromium's own sandbox does not start as root.
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=root)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, port: int, size: tuple[int, int] = WIDE, scheme: str = "light"
+) -> Iterator[Tab]:
+    """A tab at the page, in a browser profile of its own; holds at the end that it behaved."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    tab = Tab(context.new_page())
+    own = f"http://127.0.0.1:{port}/"
+
+    def console(kind: str, text: str) -> None:
+        # An answer that is no success is written to the console by the browser itself.
+        if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+            tab.complaints.append(text)
+
+    tab.page.on("console", lambda message: console(message.type, message.text))
+    tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    tab.page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((own, "blob:")) else tab.elsewhere.append(request.url)
+        ),
+    )
+    try:
+        tab.page.goto(own)
+        yield tab
+        kept = tab.page.evaluate(
+            "async () => [localStorage.length, sessionStorage.length, document.cookie.length,"
+            " (await indexedDB.databases()).length, (await caches.keys()).length]"
+        )
+        assert (tab.complaints, tab.elsewhere, kept) == ([], [], [0] * 5)
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="package")
+def shipped(serve: Serve) -> Iterator[Running]:
+    """The service with the bundle that ships."""
+    with serve(bundle=newest_bundle()) as up:
+        yield up
+
+
+@pytest.fixture(scope="package")
+def tiny(serve: Serve) -> Iterator[Running]:
+    """The service with the bundle that knows colours."""
+    with serve() as up:
+        yield up
+
+
+@pytest.fixture
+def tab(browser: Browser, shipped: Running) -> Iterator[Tab]:
+    with opened(browser, shipped.port) as one:
+        yield one
