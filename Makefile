@@ -111,6 +111,7 @@ COMPILE = uv pip compile pyproject.toml --group build --universal --python-versi
 lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
 	$(COMPILE) --extra gpu --constraints requirements/service.txt --output-file requirements/gpu.txt
+	$(COMPILE) --extra dicom --constraints requirements/service.txt --output-file requirements/dicom.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt

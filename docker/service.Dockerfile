@@ -1,12 +1,13 @@
 # Image of the service: no torch, no compiler, no pip, no account but a number. Built from the repository's root:
 #   docker build -f docker/service.Dockerfile -t endo-clip .
+#   docker build -f docker/service.Dockerfile -t endo-clip:dicom --build-arg REQUIREMENTS=dicom .
 #   docker build -f docker/service.Dockerfile -t endo-clip:cuda --build-arg REQUIREMENTS=gpu .
 #   docker run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 -e ENDOCLIP_ALLOW_NO_KEYS=true endo-clip
 # Any Debian with python3.11 and its venv module serves as BASE. The CUDA libraries come as wheels, so the base is the same.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# service or gpu: which of requirements/*.txt.
+# service, dicom or gpu: which of requirements/*.txt.
 ARG REQUIREMENTS=service
 # Where wheels come from, if not from the index: a folder inside the build, with PIP_NO_INDEX=1 (docs/operations.md).
 ARG PIP_NO_INDEX PIP_FIND_LINKS
@@ -21,7 +22,7 @@ COPY service service
 # The runtime's wheel carries 285 MB of CUDA provider, which the CPU image has no use for.
 RUN /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --no-deps --no-build-isolation . \
     && /opt/pip/bin/pip --python /opt/venv uninstall --yes --quiet setuptools \
-    && if [ "${REQUIREMENTS}" = service ]; then \
+    && if [ "${REQUIREMENTS}" != gpu ]; then \
         find /opt/venv -name 'libonnxruntime_providers_cuda.so' -delete -o -name 'libonnxruntime_providers_tensorrt.so' -delete; \
     fi
 

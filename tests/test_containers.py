@@ -67,7 +67,7 @@ def test_lock_down_guard_can_fail():
 
 
 def test_a_stop_waits_as_long_as_the_service_may_take():
-    for name in ("endo-clip", "endo-clip-gpu"):
+    for name in ("endo-clip", "endo-clip-gpu", "endo-clip-dicom"):
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().grace_s
 
 
@@ -77,6 +77,7 @@ def test_profiles_are_those_of_the_documents():
         "endo-clip", "prometheus", "grafana",
     }  # fmt: skip
     assert profiles["endo-clip-gpu"] == ["gpu"]
+    assert profiles["endo-clip-dicom"] == profiles["orthanc"] == ["pacs"]
     assert profiles["training"] == ["train"]
 
 
@@ -112,10 +113,11 @@ def test_nothing_enters_a_build_that_no_image_copies():
 
 def test_the_images_requirements_agree():
     pins = {}
-    for name in ("service", "gpu"):
+    for name in ("service", "gpu", "dicom"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
         pins[name] = set(re.findall(r"^([\w.-]+==\S+)", text, flags=re.MULTILINE))
     assert pins["service"] < pins["gpu"]
+    assert pins["service"] < pins["dicom"]
     assert all(pin.startswith("nvidia-") for pin in pins["gpu"] - pins["service"])
 
 

@@ -1,10 +1,12 @@
 """Client of the Endo-CLIP service: `Client`, `AsyncClient`, and the command `endo-clip`."""
 
 from endo_clip_client.aio import AsyncClient
+from endo_clip_client.archive import Archive
 from endo_clip_client.client import Client
 from endo_clip_client.conversations import Label, Progress, Scored
 from endo_clip_client.errors import (
     AllFramesRejected,
+    ArchiveFailed,
     Busy,
     ClientError,
     FrameUnreadable,
@@ -36,6 +38,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AllFramesRejected",
     "Answer",
+    "Archive",
+    "ArchiveFailed",
     "AsyncClient",
     "Busy",
     "Client",

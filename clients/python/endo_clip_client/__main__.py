@@ -1,6 +1,7 @@
 """The command `endo-clip`: score a folder of frames, ask what a service serves.
 
     endo-clip score FOLDER --url http://localhost:8000
+    endo-clip study UID --archive http://localhost:8042/dicom-web
     endo-clip info
 
 The same as `python -m endo_clip_client`.
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from endo_clip_client.archive import Archive
 from endo_clip_client.client import Client
 from endo_clip_client.conversations import Progress, Scored
 from endo_clip_client.errors import ClientError, NeedsKey, NotFound, Unreachable
@@ -36,6 +38,15 @@ Examples:
   ENDO_CLIP_KEY=$(cat key) endo-clip score exams/ --url https://scoring.example
 
 Exit code: 0 every patient has an answer; 1 some have none (see the table); 2 none could be asked.
+"""
+_STUDY = """\
+The study's endoscopic, photographic and secondary capture images go to the service as they are,
+headers included; what comes back is a DICOM structured report of the same study, preliminary and
+not verified. Doing it again stores the same report, not a second one. The archive's user and
+password are read from ENDO_CLIP_ARCHIVE_AUTH (user:password).
+
+Example:
+  endo-clip study 1.2.840.1 --archive http://localhost:8042/dicom-web --task malignancy
 """
 _ABOUT = """\
 The service's address is --url, else the variable ENDO_CLIP_URL, else http://127.0.0.1:8000.
@@ -92,22 +103,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=layout,
     )
     score.add_argument("folder", type=Path, metavar="FOLDER")
-    score.add_argument(
-        "--task", choices=("polyp-detection", "malignancy"), default="polyp-detection"
-    )
     score.add_argument("--format", choices=sorted(_WRITERS), default="table")
     score.add_argument("--out", type=Path, metavar="FILE", help="write there, not on the screen")
-    score.add_argument(
-        "--operating-point",
-        choices=("sensitivity_first", "balanced", "specificity_first"),
-        help="which threshold decides (default: balanced)",
-    )
-    score.add_argument("--device", help="profile that crops the frames: see `endo-clip info`")
     score.add_argument("--shrink", action="store_true", help="make frames small first (Pillow)")
     score.add_argument(
         "--concurrency", type=int, default=2, metavar="N", help="patients at a time (default: 2)"
     )
     score.set_defaults(run=_score)
+    study = commands.add_parser(
+        "study",
+        parents=[common],
+        help="score a study of a PACS and store the report there",
+        description="Fetch a study by DICOMweb, score it, store the structured report into it.",
+        epilog=_STUDY + "\n" + _ABOUT,
+        formatter_class=layout,
+    )
+    study.add_argument("uid", metavar="UID", help="Study Instance UID")
+    study.add_argument("--archive", required=True, metavar="URL", help="of its DICOMweb services")
+    study.add_argument("--out", type=Path, metavar="FILE", help="write the report, store nothing")
+    for parsed in (score, study):
+        _add_task_options(parsed)
+    study.set_defaults(run=_study)
     info = commands.add_parser(
         "info",
         parents=[common],
@@ -144,6 +160,34 @@ def _score(client: Client, args: argparse.Namespace) -> int:
         print(text, end="")
     _say_about(results)
     return int(any(one.answer is None for one in results))
+
+
+def _study(client: Client, args: argparse.Namespace) -> int:
+    user, _, password = os.environ.get("ENDO_CLIP_ARCHIVE_AUTH", "").partition(":")
+    with Archive(args.archive, auth=(user, password) if user else None) as archive:
+        images = archive.images(args.uid)
+        frames = [archive.fetch(args.uid, one) for one in images]
+        report = client.report(
+            args.task, frames, operating_point=args.operating_point, device=args.device
+        )
+        if args.out:
+            args.out.write_bytes(report)
+            print(f"{len(images)} images scored; the report is in {args.out}")
+            return 0
+        archive.store(args.uid, [report])
+        print(f"{len(images)} images scored; the report is in the archive, in the same study")
+    return 0
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
+    tasks = ("polyp-detection", "malignancy")
+    parser.add_argument("--task", choices=tasks, default="polyp-detection")
+    parser.add_argument(
+        "--operating-point",
+        choices=("sensitivity_first", "balanced", "specificity_first"),
+        help="which threshold decides (default: balanced)",
+    )
+    parser.add_argument("--device", help="profile that crops the frames: see `endo-clip info`")
 
 
 def _say_about(results: Sequence[Scored]) -> None:

@@ -79,6 +79,16 @@ class AsyncClient:
         sent = {**options, "texts": list(texts) or None}
         return await self._hold(self._talks.scoring("embeddings", frames, sent))
 
+    async def report(
+        self,
+        task: str,
+        frames: Sequence[FrameLike],
+        dialect: str = "dicom",
+        **options: Unpack[TaskOptions],
+    ) -> bytes:
+        """Give a named task's answer as a DICOM structured report or, by `fhir`, a FHIR bundle."""
+        return await self._hold(self._talks.report(task, frames, dialect, options))
+
     async def score_patients(
         self,
         task: str,

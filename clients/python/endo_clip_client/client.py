@@ -95,6 +95,16 @@ class Client:
         sent = {**options, "texts": list(texts) or None}
         return self._hold(self._talks.scoring("embeddings", frames, sent))
 
+    def report(
+        self,
+        task: str,
+        frames: Sequence[FrameLike],
+        dialect: str = "dicom",
+        **options: Unpack[TaskOptions],
+    ) -> bytes:
+        """Give a named task's answer as a DICOM structured report or, by `fhir`, a FHIR bundle."""
+        return self._hold(self._talks.report(task, frames, dialect, options))
+
     def score_patients(
         self,
         task: str,

@@ -22,6 +22,7 @@ from endo_clip_client.sending import Call, FrameIn, FrameLike, PatientIn, read_f
 from endo_clip_client.shrinking import Shrinker
 
 __all__ = [
+    "DIALECTS",
     "Conversations",
     "Label",
     "Progress",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+DIALECTS = {"dicom": "application/dicom", "fhir": "application/fhir+json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,27 @@ class Conversations:
         self, task: str, frames: Sequence[FrameLike], options: Mapping[str, Any]
     ) -> Talk[Answer]:
         """Score the frames of one patient."""
+        return _answer((yield from self._scored(task, frames, options, "application/json")))
+
+    def report(
+        self, task: str, frames: Sequence[FrameLike], dialect: str, options: Mapping[str, Any]
+    ) -> Talk[bytes]:
+        """Score the frames of one patient, and give the answer as a file of another dialect."""
+        if dialect not in DIALECTS:
+            raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}; found {dialect!r}")
+        accept = DIALECTS[dialect]
+        response = yield from self._scored(task, frames, options, accept)
+        if response.headers.get("content-type", "").partition(";")[0] != accept:
+            raise UnexpectedAnswer(
+                f"expected {accept}; found another type\nWhat to do: the service is older than the "
+                "dialects, `endo-clip info` says which it is"
+            )
+        content: bytes = response.content
+        return content
+
+    def _scored(
+        self, task: str, frames: Sequence[FrameLike], options: Mapping[str, Any], accept: str
+    ) -> Talk[httpx.Response]:
         if not frames and not options.get("texts"):
             raise ValueError(f"{task}: expected at least one frame; found none")
         read: list[FrameIn] = yield Work(lambda: read_frames(frames))
@@ -117,9 +140,8 @@ class Conversations:
             read = yield Work(lambda: [_shrunk(shrinker, frame) for frame in read])
         sent = dict(options)
         deadline_s = sent.pop("deadline_s", None)
-        call = scoring_call(task, read, sent, deadline_s=deadline_s)
-        response: httpx.Response = yield from converse(call, self._retry)
-        return _answer(response)
+        call = scoring_call(task, read, sent, deadline_s=deadline_s, accept=accept)
+        return (yield from converse(call, self._retry))
 
     def patient(self, task: str, patient: PatientIn, options: Mapping[str, Any]) -> Talk[Answer]:
         """Score one of many patients; what it says of itself wins over the common options."""

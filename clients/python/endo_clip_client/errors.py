@@ -4,6 +4,7 @@
     ├── FrameUnreadable         a file of the caller's cannot be read, or is no image (shrink)
     ├── Unreachable             nobody answers there, or the connection broke; retries are spent
     ├── TimedOut                no answer in the time that the client waits
+    ├── ArchiveFailed           the DICOMweb archive does not give or take what it should
     ├── UnexpectedAnswer        something answers, but not as this service does
     └── Refused                 the service says no: status, code, detail, pointer, request_id
         ├── NeedsKey            401 and 403: no key, a dead one, or one for something else
@@ -25,6 +26,7 @@ from endo_clip_client.results import Patient
 
 __all__ = [
     "AllFramesRejected",
+    "ArchiveFailed",
     "Busy",
     "ClientError",
     "FrameUnreadable",
@@ -52,6 +54,10 @@ class FrameUnreadable(ClientError):
 
 class Unreachable(ClientError):
     """Nobody answers at the address, or the connection broke each time."""
+
+
+class ArchiveFailed(ClientError):
+    """The archive cannot be reached, refuses, or has no images of the study that can be scored."""
 
 
 class TimedOut(ClientError):
