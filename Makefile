@@ -22,7 +22,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit bench bench-check format lock page-tools images dashboards monitoring clean
+.PHONY: help serve test test-service test-llm train check audit bench bench-check soak format lock page-tools images dashboards monitoring clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ check: $(VENV_TEST)/.stamp  ## Lint (code, Dockerfiles, shell), formatting, type
 
 audit:  ## Ask the public advisories about every pinned requirement (needs a network)
 	@$(PYTHON) -m bench.audit
+
+# Each ends with an error when a target is missed; the others are run all the same.
+SOAK_MINUTES ?= 30
+soak: $(VENV_TEST)/.stamp  ## Prove the service at length (2 hours; wants a quiet machine; SOAK_MINUTES= of the last part)
+	@failed=0; for part in "fuzz --inputs 200000" "mixed --requests 10000" "contract --examples 200" "overload" "soak --minutes $(SOAK_MINUTES)"; do \
+		echo "== bench.$$part"; $(VENV_TEST)/bin/python -m bench.$$part || failed=1; done; exit $$failed
 
 bench: $(VENV_TEST)/.stamp  ## Measure the service beside the limit loop (5 minutes; BENCH_ARGS=--write keeps the table)
 	@$(VENV_TEST)/bin/python -m bench $(BENCH_ARGS)
