@@ -74,7 +74,7 @@ def _panel(axes: Axes, panel: Mapping[str, Any], ask: Ask) -> bool:
     if not drawn:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
         return False
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a line at 0 is seen beside the axis
     more = drawn - _LEGENDS
     handles, labels_shown = axes.get_legend_handles_labels()
     title = f"and {more} more" if more > 0 else None

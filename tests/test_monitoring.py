@@ -135,7 +135,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, htt
         document["frames"][0]["probability"]["malignancy"] += 0.01
 
     changed = edited(bundle, folder / "changed", "canaries.json", shift)
-    with running(Settings(bundle=bundle)) as up, running(Settings(bundle=changed)) as ill:
+    with (
+        running(Settings(bundle=bundle, bundles=folder)) as up,
+        running(Settings(bundle=changed)) as ill,
+    ):
         instances = [f"127.0.0.1:{one.port}" for one in (up, ill)]
         with prometheus(folder, instances) as ask:
             yield ask, up.client, instances[0]
@@ -241,6 +244,8 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
     ask, client, instance = scraped
     frames = f'sum(endoclip_frames_total{{instance="{instance}"}})'
     until(lambda: ask(frames))
+    shadow = client.post("/v1/admin/models/shadow", json={"bundle": "tiny"})
+    assert shadow.status_code == 200, shadow.text
     for _ in range(6):
         ask_of_every_kind(client)
         time.sleep(0.5)
@@ -249,6 +254,8 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
     until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND + exams * FRAMES_OF_AN_EXAM)
     time.sleep(2)  # a rate takes two scrapes
 
+    compared = 'endoclip_shadow_decisions_total{of="patient", agreement="same"} > 0'
+    until(lambda: len(ask(compared)) == 2)
     assert empty_queries(ask) == ["GPU", "GPU"]
     for name, expression in EXPRESSIONS.items():
         about = [labels.get("instance") for labels, _ in ask(expression)]

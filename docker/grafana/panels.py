@@ -80,6 +80,18 @@ def _drift(metric: str, shift: str = ".*") -> str:
     return f'endoclip_drift_{metric}{{{_HERE}, device=~"$device", shift=~"{shift}"}}'
 
 
+def _agreed(of: str) -> str:
+    whole = f'endoclip_shadow_decisions_total{{{_HERE}, of="{of}"}}'
+    same = whole.replace("}", ', agreement="same"}')
+    return f"sum by (task) ({same}) / sum by (task) ({whole})"
+
+
+def _differ(limit: str) -> str:
+    bins = "endoclip_shadow_score_difference"
+    within = f'sum by (task, of) ({bins}_bucket{{{_HERE}, le="{limit}"}})'
+    return f"1 - {within} / sum by (task, of) ({bins}_count{{{_HERE}}})"
+
+
 def _of(metric: str) -> str:
     return f"{metric}{{{_HERE}}}"
 
@@ -272,7 +284,10 @@ CLINICAL: Sequence[str | Panel] = (
             f"{about} One in so many series of exams would be as far apart by chance; from 1,000 "
             "on the alert fires. `earlier` are the device's own exams before, `reference` those in "
             "the bundle. Missing until there are enough exams: docs/drift.md.",
-            {"{{device}} {{against}}": f"1 / {_drift('p_value', shift)}"},
+            {
+                "{{device}} {{against}}": "1 / min by (device, against) "
+                f"({_drift('p_value', shift)})"
+            },
         )
         for shift, title, about in (
             ("image", "Other images", "Whether frames of like decision look different."),
@@ -285,13 +300,19 @@ CLINICAL: Sequence[str | Panel] = (
         "How far recent exams are from others, in deviations of frames (image) or of exams "
         "(prevalence). Small and rare is a small shift seen well; few exams are far apart by "
         "chance.",
-        {"{{device}} {{shift}} {{against}}": _drift("distance")},
+        {
+            "{{device}} {{shift}} {{against}}": "max by (device, shift, against) "
+            f"({_drift('distance')})"
+        },
     ),
     Panel(
         "Exams compared",
         "short",
         "Recent ones, and the device's own before them; both begin anew when the service does.",
-        {"{{device}} {{side}}": f'endoclip_drift_exams{{{_HERE}, device=~"$device"}}'},
+        {
+            "{{device}} {{side}}": "max by (device, side) "
+            f'(endoclip_drift_exams{{{_HERE}, device=~"$device"}})'
+        },
     ),
     "Frames",
     Panel(
@@ -309,6 +330,7 @@ CLINICAL: Sequence[str | Panel] = (
 )
 
 MODEL: Sequence[str | Panel] = (
+    "Served",
     Panel(
         "Ready",
         "bool",
@@ -354,4 +376,47 @@ MODEL: Sequence[str | Panel] = (
         {"": _of("endoclip_model_info")},
     ),
     Panel("Services", "none", "Version of each service.", {"": _of("endoclip_build_info")}),
+    Panel(
+        "Exchanges",
+        "short",
+        "Bundles loaded, rolled back to and shadowed in the last day, by outcome. `refused` means "
+        "that the bundle before goes on.",
+        {
+            "{{action}} {{outcome}}": "sum by (action, outcome) "
+            f"(increase(endoclip_model_changes_total{{{_HERE}}}[1d]))"
+        },
+    ),
+    "Shadow",
+    Panel(
+        "Decided alike",
+        "percentunit",
+        "Share of decisions that are the same in the served bundle and its shadow, since the "
+        "shadow began. They disagree: which is right, only the exams tell. Empty without a shadow.",
+        {f"{{{{task}}}} {of}s": _agreed(of) for of in ("patient", "frame")},
+    ),
+    Panel(
+        "Probabilities far apart",
+        "percentunit",
+        "Share of patients and frames whose two probabilities differ by more than 0.1.",
+        {"{{task}} {{of}}s": _differ("0.1")},
+    ),
+    Panel(
+        "Answers offered to the shadow",
+        "cps",
+        "Answers a second: compared, dropped (the service was too busy for the shadow), failed. "
+        "More dropped than compared: what is compared comes from quiet hours.",
+        {"{{task}} {{outcome}}": _rate("shadow_answers_total", "task, outcome")},
+    ),
+    Panel(
+        "Frames waiting for the shadow",
+        "short",
+        "They hold memory and nobody's answer; 1,024 at most.",
+        {"{{instance}}": _of("endoclip_shadow_pending_frames")},
+    ),
+    Panel(
+        "Shadows",
+        "none",
+        "Name, version and digest of the shadow of each service; without a name where none runs.",
+        {"": _of("endoclip_shadow_info")},
+    ),
 )
