@@ -1,7 +1,8 @@
 """Starts the service: `python -m service`; settings are `ENDOCLIP_*` environment variables.
 
 One process, one model, threads. Exit code 2 and one line on stderr when it cannot start; 0 after a
-stop by SIGTERM or Ctrl-C. A failed self-test does not end it: `/readyz` says why. SIGHUP reads keys
+stop by SIGTERM or Ctrl-C; 3 when the encode worker is dead or stuck, for the supervisor to start
+another. A failed self-test does not end it: `/readyz` says why. SIGHUP reads keys
 and certificate again. `python -m service keys` makes, lists and revokes keys, and
 `python -m service models` exchanges the bundle of a running service.
 """
@@ -13,6 +14,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 # numpy's matrix library starts a thread for every core of the machine when it is imported, whatever
 # the process's share; the products that are left to it here are too small for a second thread.
@@ -38,6 +40,8 @@ from service.settings import Settings, read_settings
 
 # Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
 _KEEP_ALIVE_S = 75
+LOST = 3
+"""Exit code of a service that ended because its encode worker was dead or stuck."""
 _logger = logging.getLogger("service")
 
 
@@ -65,9 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The server ends in order on either signal and raises it again, for whoever started it: both
     # end here, so that a stop that was asked for is exit code 0.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = Server(app, config)
     with suppress(KeyboardInterrupt):
-        Server(app, config).run(sockets=[listener])
-    return 0
+        server.run(sockets=[listener])
+    return LOST if server.lost else 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; with a worker that is stuck inside the runtime, without asking it."""
+    if code == LOST:
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)
 
 
 def configure(app: FastAPI) -> uvicorn.Config:
@@ -126,4 +139,4 @@ def _banner(listener: socket.socket, settings: Settings, engine: Engine) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -43,7 +43,11 @@ class _Item:
 
 
 class MicroBatcher:
-    """Gathers single items of many callers into batches for one worker thread."""
+    """Gathers single items of many callers into batches for one worker thread.
+
+    Attributes:
+        batches: how many have ended, well or not.
+    """
 
     def __init__(self, lanes: Mapping[str, Lane]) -> None:
         """Prepare the worker; it begins with `start`.
@@ -56,6 +60,7 @@ class MicroBatcher:
         self._wake = threading.Condition()
         self._stopping = False
         self._ended = False
+        self.batches = 0
         self._thread = threading.Thread(target=self._work, name="encode", daemon=True)
 
     @property
@@ -152,11 +157,13 @@ class MicroBatcher:
             if len(results) != len(batch):
                 raise EncodeFailed(f"expected {len(batch)} results; found {len(results)}")
         except BaseException as error:
+            self.batches += 1
             for item in batch:
                 item.future.set_exception(_failure(error))
             if isinstance(error, Exception):  # the worker outlives whatever a batch does
                 return
             raise
+        self.batches += 1
         for item, result in zip(batch, results, strict=True):
             item.future.set_result(result)
 

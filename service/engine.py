@@ -21,12 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.encoder import Encoder, Floats
-from model_store.errors import (
-    EncodeFailed,
-    ImageCode,
-    ImageRejected,
-    UnknownDevice,
-)
+from model_store.errors import EncodeFailed, ImageCode, ImageRejected, UnknownDevice
 from model_store.images import ImageLimits, Pixels
 from model_store.jpeg_header import jpeg_size
 from model_store.label_sets import LabelSet
@@ -52,6 +47,7 @@ _CACHED_SETS = 64
 _INLINE_FRAMES = 32
 _STUCK_S = 60.0
 _STOP_S = 5.0
+_LOST = (Reason.WORKER_DEAD, Reason.WORKER_STUCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +177,17 @@ class Engine:
         dead = self._started and not self._batcher.alive
         found = {Reason.WORKER_DEAD: "The encode worker is not alive."} if dead else {}
         return found | dict(self.health.faults) if found else self.health.faults
+
+    @property
+    def lost(self) -> Reason | None:
+        """Say that the worker is dead or stuck; only another process is of help then."""
+        found = [reason for reason in _LOST if reason in self.faults and not self._stopping]
+        return found[0] if found else None
+
+    @property
+    def batches(self) -> int:
+        """How many batches the worker has ended."""
+        return self._batcher.batches
 
     @property
     def ready(self) -> bool:

@@ -10,6 +10,7 @@ one is in its queue at a time.
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,9 @@ __all__ = ["Health", "Reason"]
 
 # Between two checks that failures asked for; a frame that breaks a graph may come a thousand times.
 _PAUSE_S = 1.0
+# 40 MB take 0.2 s to read; a bit that rotted on the disk meets the text tower's next load, a
+# restart, or whoever copies the folder.
+_REREAD_S = 3600.0
 _logger = logging.getLogger(__name__)
 
 
@@ -168,17 +172,18 @@ class Health:
 
 
 class _Folder:
-    """The bundle's folder; its files are read again only when their directory entries changed."""
+    """The bundle's folder; its files are read again when their entries changed, or in an hour."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._seen = self._entries()
+        self._read_at = time.monotonic()
 
     def check(self) -> None:
         entries = self._entries()
-        if entries != self._seen:
+        if entries != self._seen or time.monotonic() - self._read_at >= _REREAD_S:
             self._bundle.verify()
-            self._seen = entries
+            self._seen, self._read_at = entries, time.monotonic()
 
     def _entries(self) -> list[tuple[int, ...]]:
         path = self._bundle.path

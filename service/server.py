@@ -5,8 +5,13 @@ connection, and a balancer that asks for readiness learns nothing. Here a first 
 readiness, and new work is answered 503 `shutting_down`, while requests that have begun run on; when
 the last is done the sockets close. What is not done shortly before the grace ends is given up, and
 answered 503 as well. A second signal does not wait.
+
+A service whose encode worker is dead or stuck ends by itself: no thread can be ended from outside,
+and a supervisor starts another process in a second, where one that is up and never ready again
+waits for a person.
 """
 
+import logging
 import time
 from types import FrameType
 
@@ -14,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.admission import Admission
+from service.logs import Event
 from service.models import Models
 from service.settings import Settings
 
@@ -21,10 +27,17 @@ __all__ = ["Server"]
 
 # Of the grace, kept for writing the last answers.
 _LAST_WORDS_S = 2.0
+# A machine that was asleep wakes with its time run out; its worker is then given time to move.
+_SECOND_LOOK_S = 5.0
+_logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end in order."""
+    """uvicorn, with an end in order.
+
+    Attributes:
+        lost: whether it ended because the worker was dead or stuck.
+    """
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -32,6 +45,8 @@ class Server(uvicorn.Server):
         self._admission: Admission = app.state.admission
         self._settings: Settings = app.state.settings
         self._asked: float | None = None
+        self._suspected: tuple[float, int] | None = None
+        self.lost = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end, at the first signal; end, at the second."""
@@ -47,7 +62,24 @@ class Server(uvicorn.Server):
         """Look whether the end has come."""
         if self._asked is not None:
             self._end(time.monotonic() - self._asked)
+        else:
+            self._look()
         return await super().on_tick(counter)
+
+    def _look(self) -> None:
+        engine, now = self._models.active, time.monotonic()
+        lost = engine.lost
+        if lost is None:
+            self._suspected = None
+        elif self._suspected is None:
+            self._suspected = now, engine.batches
+        elif engine.batches != self._suspected[1]:
+            self._suspected = None
+            engine.health.suspect()
+        elif now - self._suspected[0] >= _SECOND_LOOK_S:
+            self.lost, self._asked = True, now - self._settings.grace_s  # nothing can be finished
+            _logger.critical(Event("lost", reason=lost.value))
+            self._models.refuse()
 
     def _end(self, since_s: float) -> None:
         left_s = self._settings.grace_s - since_s

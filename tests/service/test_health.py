@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import onnx
@@ -16,6 +18,8 @@ from model_store import bundle as bundle_module
 from model_store.bundle import Bundle
 from model_store.encoder import Encoder, _open_session
 from model_store.errors import ProviderUnavailable
+from service import engine as engine_module
+from service import health as health_module
 from service.health import _Folder
 from tests import tiny_bundle
 from tests.service.conftest import Running, Serve, image, problem_of
@@ -124,6 +128,35 @@ def test_worker_that_died_is_noticed_at_once_and_nobody_waits_for_it(watched: Ru
     assert "worker" in lost(watched, "worker_dead")
 
 
+class Hung:
+    """The runtime's session, which does not come back from a run until it may."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.may = session, threading.Event()
+
+    def run(self, *arguments: Any) -> Any:
+        self.may.wait()
+        return self._session.run(*arguments)
+
+    def get_providers(self) -> Any:
+        return self._session.get_providers()
+
+
+def test_worker_that_is_stuck_is_noticed_and_so_is_its_return(
+    watched: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_STUCK_S", 0.3)
+    engine = watched.app.state.engine
+    hung = engine.encoder._image = Hung(engine.encoder._image)
+    try:
+        assert "no answer" in lost(watched, "worker_stuck")
+        assert engine.lost
+    finally:
+        hung.may.set()
+    becomes(watched.client, 200)
+    assert not engine.lost
+
+
 def test_provider_that_the_runtime_left_is_noticed(watched: Running) -> None:
     # The state after a GPU failed: the encoder began on CUDA, and the real session runs on the CPU.
     watched.app.state.engine.encoder.provider = "CUDAExecutionProvider"
@@ -199,6 +232,26 @@ def test_files_are_read_again_only_when_their_entries_changed(
     for _ in range(3):
         folder.check()
     assert len(reads) == 1
+
+
+def test_bit_that_rots_without_a_trace_in_the_folder_is_found_by_reading_again(
+    watched: Running, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = watched.app.state.engine.health._folder
+    entries = folder._entries()
+    tower = copied / "text_tower.onnx"
+    data = bytearray(tower.read_bytes())
+    data[len(data) // 2] ^= 1
+    # Below the file system nothing of this is seen; here the entries have to be held as they were.
+    monkeypatch.setattr(folder, "_entries", lambda: entries)
+    tower.write_bytes(data)
+    time.sleep(0.3)
+    assert watched.client.get("/readyz").status_code == 200
+    monkeypatch.setattr(health_module, "_REREAD_S", 0.1)
+    assert "text_tower.onnx" in lost(watched, "bundle_changed")
+    data[len(data) // 2] ^= 1
+    tower.write_bytes(data)
+    becomes(watched.client, 200)
 
 
 def test_encoder_says_what_it_runs_on_now(bundle: Path) -> None:

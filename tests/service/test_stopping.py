@@ -1,8 +1,10 @@
 """SIGTERM, as an operator sends it to the real process."""
 
+import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.__main__ import LOST
 from tests.service.conftest import command, image, problem_of
 from tests.service.test_operations import figures
 
@@ -113,3 +116,45 @@ def test_idle_service_ends_at_once(bundle: Path, number: signal.Signals) -> None
     with started(bundle=bundle) as process:
         process.popen.send_signal(number)
         assert process.ended(30) == 0
+
+
+# The real process with a worker that something happens to as soon as it is up.
+SPOILED = """
+import ctypes, sys, threading, time
+import service.engine, service.server
+from service import __main__ as program
+
+service.engine._STUCK_S = 0.5
+service.server._SECOND_LOOK_S = 0.5
+create = program.create_app
+
+def spoil(app):
+    engine = app.state.engine
+    while not engine.ready:
+        time.sleep(0.01)
+    if sys.argv[1] == "stuck":
+        engine._batcher._lanes["frames"] = service.engine.Lane(lambda _: time.sleep(1000), 1)
+    else:
+        thread = ctypes.c_ulong(engine._batcher._thread.ident)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
+
+def create_app(settings):
+    app = create(settings)
+    threading.Thread(target=spoil, args=(app,), daemon=True).start()
+    return app
+
+program.create_app = create_app
+program.leave(program.main([]))
+"""
+
+
+@pytest.mark.parametrize("what", ["dead", "stuck"])
+def test_service_whose_worker_is_lost_ends_for_its_supervisor(bundle: Path, what: str) -> None:
+    settings = {"bundle": bundle, "port": 0, "health_interval_s": 0.2, "grace_s": 60}
+    run = command(**settings) | {"args": [sys.executable, "-c", SPOILED, what]}
+    done = subprocess.run(**run, timeout=60, check=False)  # type: ignore[call-overload]
+    assert done.returncode == LOST, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    told = [event for event in events if event["event"] == "lost"]
+    assert [event["reason"] for event in told] == [f"worker_{what}"]
+    assert told[0]["level"] == "critical"
