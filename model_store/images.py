@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from model_store.costly import costly
 from model_store.errors import ImageCode, ImageRejected
 from model_store.jpeg_header import jpeg_size
 
@@ -46,10 +47,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _FULL: Box = (0.0, 0.0, 1.0, 1.0)
 # Beyond it a picture is no frame, and resizing it as such would take many times its own memory.
 _MAX_ASPECT = 16
-# Each scan of a progressive JPEG costs a pass over all its pixels, and may be a dozen bytes long: a
-# file of 1 MB could keep a thread busy for minutes. Encoders write 10 scans, the most eager 64.
-_MAX_SCANS = 100
-_START_OF_SCAN = b"\xff\xda"
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -287,10 +284,8 @@ def _checked_format(data: bytes | bytearray, limits: ImageLimits) -> str:
         )
     if kind == "WEBP":
         _check_webp_canvas(data, limits)
-    # Inside of a scan 0xFF is followed by 0, so that this counts marks alone.
-    if kind == "JPEG" and (scans := data.count(_START_OF_SCAN)) > _MAX_SCANS:
-        message = f"expected at most {_MAX_SCANS} scans; found {scans}"
-        raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message)
+    if (fault := costly(data, kind)) is not None:
+        raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, fault)
     return kind
 
 

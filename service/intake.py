@@ -15,6 +15,7 @@ from service.errors import ClientTooSlow, DeadlineExceeded, InvalidRequest, Shut
 __all__ = [
     "BEGAN",
     "DEADLINE_HEADER",
+    "LEAST_BYTES_PER_S",
     "LONGEST_DEADLINE_MS",
     "client_of",
     "counted",
@@ -29,7 +30,7 @@ DEADLINE_HEADER = "X-Deadline-Ms"
 BEGAN = "began"
 _DEADLINE_MS = re.compile(r"[1-9][0-9]{0,5}")
 LONGEST_DEADLINE_MS = 600_000
-_LEAST_BYTES_PER_S = 32 * 1024
+LEAST_BYTES_PER_S = 32 * 1024
 
 
 def client_of(request: Request) -> str:
@@ -66,7 +67,7 @@ def counted(request: Request, permit: Permit, patience_s: float) -> Request:
         except TimeoutError:
             raise ClientTooSlow from None
         count = len(message.get("body", b""))
-        left_s += count / _LEAST_BYTES_PER_S - (clock() - begun)
+        left_s += count / LEAST_BYTES_PER_S - (clock() - begun)
         permit.add_bytes(count)
         return message
 

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import jsonio
 from service.errors import ClientTooSlow, MalformedRequest, ServiceError, code_of, problem
-from service.intake import BEGAN
+from service.intake import BEGAN, LEAST_BYTES_PER_S
 from service.logs import Event
 from service.middleware import (
     LINGER_BYTES,
@@ -40,7 +40,8 @@ class HttpProtocol(H11Protocol):
     """One connection; `python -m service` hands it to uvicorn.
 
     Attributes:
-        patience_s: how long the head of a request may take; `configure` sets it on a subclass.
+        patience_s: how long the head of a request may take, and how far a client may lag behind
+            32 KiB a second in reading; `configure` sets it on a subclass.
     """
 
     patience_s = 20.0
@@ -48,6 +49,7 @@ class HttpProtocol(H11Protocol):
     _unread = 0
     _head_begun = False
     _head_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -59,6 +61,7 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._end_head()
+        self._end_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,6 +81,17 @@ class HttpProtocol(H11Protocol):
             self._drop(data)
         else:
             self._unread = 0
+
+    def pause_writing(self) -> None:
+        """Begin to watch how the client reads: more waits for it than the transport wants to."""
+        super().pause_writing()
+        self._end_reading()
+        self._watch_reading(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Stop watching."""
+        self._end_reading()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """Go on to a request that came in behind this one: it waited until now."""
@@ -102,6 +116,21 @@ class HttpProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _watch_reading(self, unread: int) -> None:
+        self._read_timer = self.loop.call_later(self.patience_s, self._check_reading, unread)
+
+    def _check_reading(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if before - unread < LEAST_BYTES_PER_S * self.patience_s:
+            self.transport.abort()  # `close` would wait for the client, too
+        else:
+            self._watch_reading(unread)
+
+    def _end_reading(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
     def _refuse_slow_head(self) -> None:
         if self._head_begun:

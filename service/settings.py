@@ -159,7 +159,8 @@ class Settings(BaseModel):
         gt=0,
         le=3600,
         description="Seconds that a client may take for the head of a request, or lag behind "
-        "32 KiB a second with its body. Raising it lets slow clients hold what they sent.",
+        "32 KiB a second with its body or in reading its answer. Raising it lets slow clients hold "
+        "what they sent and asked for.",
     )
     max_queue_s: float = Field(
         default=10.0,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from model_store.costly import costly
 from model_store.errors import ImageCode, ImageRejected
 from model_store.images import ImageLimits, count_pixels, decode
 from tests.model_store.pictures import SQUASH, png_of, saved, scene
@@ -143,6 +144,19 @@ def test_jpeg_of_many_scans_is_rejected_before_a_pixel_is_decoded() -> None:
     bomb = data[:-2] + repeated * 100 + data[-2:]
     assert code_of(bomb) is ImageCode.IMAGE_UNDECODABLE
     assert count_pixels(bomb, ImageLimits()) == 0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_of_many_tags_is_rejected_before_its_directory_is_read(order: str, big: bool) -> None:
+    mark = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    head, count = (f"{order}HHQ", f"{order}Q") if big else (f"{order}I", f"{order}H")
+    start = struct.pack(head, *((8, 0, 16) if big else (8,)))
+    for tags, code in ((1000, None), (1001, ImageCode.IMAGE_UNDECODABLE)):
+        rejected = costly(mark + start + struct.pack(count, tags), "TIFF")
+        assert (rejected is None) == (code is None)
+    assert code_of(mark + start + struct.pack(count, 60_000)) is ImageCode.IMAGE_UNDECODABLE
+    assert costly(mark + b"\xff" * 12, "TIFF") is None
 
 
 # Pillow warns about much of this; as errors the warnings would pass for rejections.
