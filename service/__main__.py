@@ -30,6 +30,7 @@ from service.app import create_app
 from service.commands import make_parser, run_keys
 from service.engine import Engine
 from service.errors import SettingsInvalid
+from service.exams.live import MAX_MESSAGE_BYTES
 from service.keys import Keyring
 from service.listening import listen, load_certificate, tls_context
 from service.logs import Event, set_up_logging
@@ -101,7 +102,10 @@ def configure(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        # Images do not shrink, and a few bytes could unfold to gigabytes.
+        ws_per_message_deflate=False,
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_S,
     )

@@ -391,3 +391,4 @@ class Limits(Answer):
     max_exams: int
     max_exam_frames: int
     exam_retention_h: float
+    max_streams: int

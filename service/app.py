@@ -26,6 +26,7 @@ from service.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from service.exams import live
 from service.exams import routes as exam_routes
 from service.exams.exams import Exams
 from service.guard import KeyGuard
@@ -36,6 +37,7 @@ from service.models import Models
 from service.openapi import describe
 from service.page import add_page
 from service.settings import Settings, newest_bundle, read_devices, read_site_profile
+from service.sockets import SocketEnvelope
 from service.traces import Traces
 from service.turns import Turns
 
@@ -88,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.engine = engine
     app.state.exams = exams
+    app.state.rooms = live.Rooms(settings.max_streams)
     app.state.keyring = keyring
     app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
@@ -97,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
     app.include_router(exam_routes.router)
+    app.include_router(live.router)
     app.include_router(operations.router)
     app.include_router(admin.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
@@ -105,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         RequestEnvelope, max_body_bytes=settings.max_body_bytes, traces=app.state.traces
     )
+    app.add_middleware(SocketEnvelope)
     _describe_once(app)
     return app
 

@@ -7,7 +7,7 @@ the routes: without a key nobody learns which paths there are.
 import ipaddress
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import keys
@@ -40,7 +40,7 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
             try:
                 self._check(scope)
             except (Unauthenticated, Forbidden) as error:
@@ -53,6 +53,9 @@ class KeyGuard:
         if self._keyring is None:
             if wanted is keys.Scope.ADMIN:
                 _check_local(scope)
+            # A browser lets any page open a socket to anywhere, and sends no key with it.
+            if scope["type"] == "websocket" and "origin" in Headers(scope=scope):
+                raise Forbidden("Without keys, no stream is opened from a browser.")
             return
         caller = self._keyring.authenticate(Headers(scope=scope).get("authorization", ""))
         state = scope.setdefault("state", {})
@@ -71,13 +74,13 @@ def scope_of(path: str) -> keys.Scope:
     return keys.Scope.SCORE
 
 
-def rate_of(request: Request) -> FrameRate:
+def rate_of(request: HTTPConnection) -> FrameRate:
     """Give the rate that a request is held to."""
     rate: FrameRate = getattr(request.state, "rate", UNLIMITED)
     return rate
 
 
-def owner_of(request: Request) -> str:
+def owner_of(request: HTTPConnection) -> str:
     """Name whose a request's exams are: keys of one name have them in common."""
     owner: str = getattr(request.state, "owner", "-")
     return owner

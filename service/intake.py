@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message
 
 from service.admission import Permit
@@ -33,7 +33,7 @@ LONGEST_DEADLINE_MS = 600_000
 LEAST_BYTES_PER_S = 32 * 1024
 
 
-def client_of(request: Request) -> str:
+def client_of(request: HTTPConnection) -> str:
     """Name whose request it is: as authentication has it, else the peer's address."""
     named: str | None = getattr(request.state, "client", None)
     return named or (request.client.host if request.client else "-")

@@ -49,6 +49,7 @@ _REASONS = {
     "abstained": tuple(reason.value for reason in AbstainReason),
     "rejected": tuple(code.value for code in ImageCode),
 }
+_STREAM_FATES = ("answered", "newer", "overloaded", "rate_limited")
 _DECISIONS = ("positive", "negative", "abstained")
 # Prometheus interpolates inside a bucket: edges stand on the limits of real time, 77 ms and 120 ms,
 # so that the share above them is exact.
@@ -127,6 +128,10 @@ class Metrics:
         self._dropped = counter(
             "frames_dropped", "Admitted frames and texts left undone.", "outcome"
         )
+        self._stream = counter("stream_frames", "Frames of live streams.", "fate")
+        self._stream_seconds = histogram(
+            "stream_seconds", "From a live frame's arrival to its result.", _SECONDS
+        )
         self._phases = histogram("phase_seconds", "Time by phase of the work.", _SECONDS, "phase")
         self._batch = histogram("batch_frames", "Frames of one graph run.", _BATCH)
         self._pending = {
@@ -177,6 +182,8 @@ class Metrics:
                 self._frames.labels(status, reason)
         for outcome in _OUTCOMES[1:]:
             self._dropped.labels(outcome)
+        for fate in _STREAM_FATES:
+            self._stream.labels(fate)
         for phase in Phase:
             self._phases.labels(phase)
         for action in Change:
@@ -240,6 +247,14 @@ class Metrics:
         self._requests.labels(task, outcome).inc()
         if outcome == "ok":
             self._request_seconds.labels(task).observe(seconds)
+
+    def count_stream(self, fate: str) -> None:
+        """Count one frame of a live stream: `answered`, or why it was dropped."""
+        self._stream.labels(fate).inc()
+
+    def observe_stream(self, seconds: float) -> None:
+        """Count the time of one live frame, from its arrival to its result."""
+        self._stream_seconds.observe(seconds)
 
     def count_refusal(self, code: str) -> None:
         """Count one request, of any path, without the key that it needs."""

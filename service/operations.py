@@ -117,6 +117,7 @@ async def limits(request: Request) -> Response:
             "max_exams": settings.max_exams,
             "max_exam_frames": settings.max_exam_frames,
             "exam_retention_h": settings.exam_retention_h,
+            "max_streams": settings.max_streams,
         }
     )
 

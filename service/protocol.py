@@ -98,6 +98,11 @@ class HttpProtocol(H11Protocol):
         self.app_state[BEGAN] = self.loop.time()
         super().on_response_complete()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over; its head has ended."""
+        self._end_head()
+        super().handle_websocket_upgrade(event)
+
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused, and close."""
         self._refuse(MalformedRequest(msg))

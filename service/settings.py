@@ -200,6 +200,12 @@ class Settings(BaseModel):
         description="Frames of an exam. Each takes 1 KiB of the store, and asking for the result "
         "reads them all.",
     )
+    max_streams: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Live streams at once; each holds 12 MiB of frames at most.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
     )

@@ -6,7 +6,6 @@ whatever is served.
 """
 
 import asyncio
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,21 +19,20 @@ from service.admission import Permit
 from service.bundles import NAMED_TASKS
 from service.engine import Engine, Frame, all_of
 from service.errors import (
-    AllFramesRejected,
     Conflict,
     ExamClosed,
     PayloadTooLarge,
     StoreUnavailable,
 )
 from service.exams.database import Database
-from service.exams.results import describe, microseconds, outcome_of, result_of, rfc3339
+from service.exams.frames import answer, fresh, identify, kept
+from service.exams.results import outcome_of, result_of, rfc3339
 from service.exams.store import ExamStore, check_same
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
 from service.forms import FrameIn, PatientIn, RequestIn
-from service.frames import content_of
 from service.rates import FrameRate
 from service.schemas import ExamBody
-from service.scoring import pointed, score_exam
+from service.scoring import pointed
 from service.settings import Settings
 
 __all__ = ["Exams", "Taken"]
@@ -42,7 +40,6 @@ __all__ = ["Exams", "Taken"]
 _DEFAULT_POINT = "balanced"
 _CACHED_RESULTS = 16
 _PURGE_EVERY_S = 600.0
-_ID_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +49,12 @@ class Taken:
     Attributes:
         answer: its body without the request's id.
         patients: the frames that were looked at now, for the figures.
+        rows: the frames that were new, as they are kept.
     """
 
     answer: dict[str, Any]
     patients: list[dict[str, Any]]
+    rows: list[KeptFrame]
 
 
 class Exams:
@@ -109,7 +108,14 @@ class Exams:
         return await self._open_store().find(owner, exam_id)
 
     async def take(
-        self, engine: Engine, exam: Exam, request: RequestIn, permit: Permit, rate: FrameRate
+        self,
+        engine: Engine,
+        exam: Exam,
+        request: RequestIn,
+        permit: Permit,
+        rate: FrameRate,
+        *,
+        keep: bool = True,
     ) -> Taken:
         """Encode the frames that are new, keep them, and score each by itself.
 
@@ -119,6 +125,7 @@ class Exams:
             request: the frames.
             permit: of the request; only new frames are work.
             rate: of the key; only new frames count.
+            keep: whether the frames become part of the exam; else `keep` does that later.
 
         Raises:
             Conflict: another bundle, or another frame under an id.
@@ -128,30 +135,57 @@ class Exams:
         """
         check_bundle(engine, exam)
         sent = request.patients[0].frames
-        named = await asyncio.to_thread(_identify, sent)
+        named = await asyncio.to_thread(identify, sent)
         readable = {one.frame_id: one for one in named if one.content}
         store = self._open_store()
-        known = await store.known(exam, readable.values())
+        known = await store.known(exam, readable.values()) if keep else []
         there = {one.frame_id: one for one in known}
         check_same(named, there)
         outcomes = {one.content: outcome_of(one) for one in known}
-        fresh = _fresh(sent, named, outcomes)
-        if any(one not in there for one in readable):
+        new = fresh(sent, named, outcomes)
+        if keep and any(one not in there for one in readable):
             _check_room(exam, self._settings.max_exam_frames)
-        await self._encode(engine, exam, fresh, request.explain, permit, rate, outcomes)
+        await self._encode(engine, exam, new, request.explain, permit, rate, outcomes)
         frames = [
             outcomes.get(one.content) or Frame(rejected=engine.too_long(frame))
             for one, frame in zip(named, sent, strict=True)
         ]
-        kept = [
-            _kept(one, outcomes[one.content])
+        rows = [
+            kept(one, outcomes[one.content])
             for one in readable.values()
             if one.frame_id not in there and outcomes[one.content].rejected is None
         ]
-        revision = await store.add(exam, kept) if kept else exam.revision
-        answer = await asyncio.to_thread(_answer, engine, exam, named, frames, set(there))
-        looked_at = [{"frames": [entry for entry in answer["frames"] if not entry["duplicate"]]}]
-        return Taken({**answer, "revision": revision}, looked_at)
+        revision = await store.add(exam, rows) if keep and rows else exam.revision
+        told = await asyncio.to_thread(answer, engine, exam, named, frames, set(there))
+        looked_at = [{"frames": [entry for entry in told["frames"] if not entry["duplicate"]]}]
+        return Taken({**told, "revision": revision}, looked_at, rows)
+
+    async def keep(self, exam: Exam, rows: Sequence[KeptFrame]) -> int:
+        """Make frames that were taken part of the exam; gives the revision with them.
+
+        Raises:
+            As `ExamStore.add`.
+        """
+        return await self._open_store().add(exam, rows)
+
+    def check_open(self, engine: Engine, exam: Exam) -> None:
+        """Hold an exam against what is served, and see that it takes frames.
+
+        Raises:
+            Conflict: it began with another bundle.
+            ExamClosed: it takes no more frames.
+        """
+        check_bundle(engine, exam)
+        if exam.state is not State.OPEN:
+            raise ExamClosed
+
+    async def last_captured(self, exam: Exam) -> int | None:
+        """Give the latest capture time of the frames kept, microseconds since 1970.
+
+        Raises:
+            StoreUnavailable: as `ExamStore.last_captured`.
+        """
+        return await self._open_store().last_captured(exam)
 
     async def result(self, engine: Engine, owner: str, exam_id: str) -> bytes:
         """Give what is known of an exam: the final result, or one of the frames there are.
@@ -297,90 +331,10 @@ def _site_profile(engine: Engine) -> str | None:
     return engine.site_profile.digest if engine.site_profile else None
 
 
-def _identify(frames: Sequence[FrameIn]) -> list[KeptFrame]:
-    """Name each frame by its id, or else by its content and time; without data it has no content.
-
-    So a frame without an id that is sent again is the same one, and a still picture that is sent a
-    second later is another.
-    """
-    named = []
-    digests: dict[int, bytes] = {}
-    for frame in frames:
-        content = b"" if frame.data is None else content_of(frame, digests)
-        captured_us = microseconds(frame.captured_at) if frame.captured_at else None
-        frame_id = frame.frame_id
-        if not frame.named and content:
-            at = b"" if captured_us is None else b"%d" % captured_us
-            frame_id = hashlib.sha256(content + at).hexdigest()[:_ID_CHARS]
-        named.append(KeptFrame(frame_id, content, captured_us))
-    return named
-
-
-def _fresh(
-    sent: Sequence[FrameIn], named: Sequence[KeptFrame], outcomes: dict[bytes, Frame]
-) -> dict[bytes, FrameIn]:
-    """Give the frames that must be encoded, one for each content that is not known yet."""
-    return {
-        one.content: frame
-        for one, frame in zip(named, sent, strict=True)
-        if one.content and one.content not in outcomes
-    }
-
-
 def _check_room(exam: Exam, max_frames: int) -> None:
     # Again, and exactly, when they are kept; here before anything is encoded for nothing.
     if exam.revision >= max_frames:
         raise PayloadTooLarge(f"An exam may have {max_frames} frames at most.")
-
-
-def _kept(frame: KeptFrame, outcome: Frame) -> KeptFrame:
-    abstained = outcome.abstained.value if outcome.abstained is not None else None
-    return replace(frame, abstained=abstained, embedding=outcome.embedding)
-
-
-def _answer(
-    engine: Engine,
-    exam: Exam,
-    named: Sequence[KeptFrame],
-    frames: Sequence[Frame],
-    there: set[str],
-) -> dict[str, Any]:
-    """Say what became of each frame by itself: only the exam's result knows of the others."""
-    options = exam.options
-    ids = tuple(FrameIn(one.frame_id, None, 0) for one in named)
-    patient = PatientIn(options.patient_id, None, ids)
-    scored = {
-        task: score_exam(engine, task, options.operating_point, patient, frames)["patient"]
-        for task in options.tasks
-    }
-    first = scored[options.tasks[0]]
-    if first["status"] == "rejected":
-        raise AllFramesRejected([first])
-    entries = []
-    for place, (one, told) in enumerate(zip(named, first["frames"], strict=True)):
-        entry = {key: told[key] for key in ("frame_id", "status") if key in told}
-        if one.captured_us is not None:
-            entry["captured_at"] = rfc3339(one.captured_us)
-        entry["duplicate"] = one.frame_id in there
-        if told["status"] == "scored":
-            entry["results"] = {
-                task: _alone(patient_["frames"][place]) for task, patient_ in scored.items()
-            }
-        else:
-            entry |= {key: told[key] for key in ("reason", "error") if key in told}
-        entries.append(entry)
-    return {
-        **{key: value for key, value in describe(engine, exam).items() if key in _TOLD},
-        "frames": entries,
-    }
-
-
-_TOLD = ("exam_id", "model", "intended_use")
-
-
-def _alone(frame: dict[str, Any]) -> dict[str, Any]:
-    hidden = ("frame_id", "status", "attention")
-    return {key: value for key, value in frame.items() if key not in hidden}
 
 
 def _version(exam: Exam) -> tuple[str, int, str]:

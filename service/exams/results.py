@@ -17,7 +17,7 @@ from service.exams.values import Exam, KeptFrame
 from service.forms import FrameIn, PatientIn
 from service.scoring import model_info, score_exam
 
-__all__ = ["describe", "microseconds", "outcome_of", "result_of", "rfc3339"]
+__all__ = ["describe", "is_within_calendar", "microseconds", "outcome_of", "result_of", "rfc3339"]
 
 _TIME = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)[Tt](?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
@@ -45,6 +45,11 @@ def microseconds(text: str) -> int:
     fraction = int((parts["fraction"] or "")[:6].ljust(6, "0"))
     value = (minutes * 60 + int(parts["second"])) * 1_000_000 + fraction
     return min(max(value, _FIRST_US), _LAST_US)
+
+
+def is_within_calendar(microseconds_: int) -> bool:
+    """Whether a time can be written at all."""
+    return _FIRST_US <= microseconds_ <= _LAST_US
 
 
 def rfc3339(microseconds_: int) -> str:

@@ -143,6 +143,16 @@ class ExamStore:
 
         return await self._database.read(work)
 
+    async def last_captured(self, exam: Exam) -> int | None:
+        """Give the latest capture time of an exam's frames, microseconds since 1970.
+
+        Raises:
+            StoreUnavailable: the database cannot be asked.
+        """
+        sql = "SELECT MAX(captured_us) FROM exam_frames WHERE exam = ?"
+        found: int | None = await self._database.read(lambda on: on.rows(sql, exam.key)[0][0])
+        return found
+
     async def add(self, exam: Exam, frames: Sequence[KeptFrame]) -> int:
         """Keep frames; those that are there already change nothing.
 

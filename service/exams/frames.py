@@ -1,0 +1,97 @@
+"""The frames of one request to an exam: which they are, and what is said of each by itself."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from service.engine import Engine, Frame
+from service.errors import AllFramesRejected
+from service.exams.results import describe, microseconds, rfc3339
+from service.exams.values import Exam, KeptFrame
+from service.forms import FrameIn, PatientIn
+from service.frames import content_of
+from service.scoring import score_exam
+
+__all__ = ["answer", "fresh", "identify", "kept"]
+
+_ID_CHARS = 32
+_TOLD = ("exam_id", "model", "intended_use")
+
+
+def identify(frames: Sequence[FrameIn]) -> list[KeptFrame]:
+    """Name each frame by its id, or else by its content and time; without data it has no content.
+
+    So a frame without an id that is sent again is the same one, and a still picture that is sent a
+    second later is another.
+    """
+    named = []
+    digests: dict[int, bytes] = {}
+    for frame in frames:
+        content = b"" if frame.data is None else content_of(frame, digests)
+        captured_us = microseconds(frame.captured_at) if frame.captured_at else None
+        frame_id = frame.frame_id
+        if not frame.named and content:
+            at = b"" if captured_us is None else b"%d" % captured_us
+            frame_id = hashlib.sha256(content + at).hexdigest()[:_ID_CHARS]
+        named.append(KeptFrame(frame_id, content, captured_us))
+    return named
+
+
+def fresh(
+    sent: Sequence[FrameIn], named: Sequence[KeptFrame], outcomes: dict[bytes, Frame]
+) -> dict[bytes, FrameIn]:
+    """Give the frames that must be encoded, one for each content that is not known yet."""
+    return {
+        one.content: frame
+        for one, frame in zip(named, sent, strict=True)
+        if one.content and one.content not in outcomes
+    }
+
+
+def kept(frame: KeptFrame, outcome: Frame) -> KeptFrame:
+    """Put what became of a frame beside it."""
+    abstained = outcome.abstained.value if outcome.abstained is not None else None
+    return replace(frame, abstained=abstained, embedding=outcome.embedding)
+
+
+def answer(
+    engine: Engine,
+    exam: Exam,
+    named: Sequence[KeptFrame],
+    frames: Sequence[Frame],
+    there: set[str],
+) -> dict[str, Any]:
+    """Say what became of each frame by itself: only the exam's result knows of the others."""
+    options = exam.options
+    ids = tuple(FrameIn(one.frame_id, None, 0) for one in named)
+    patient = PatientIn(options.patient_id, None, ids)
+    scored = {
+        task: score_exam(engine, task, options.operating_point, patient, frames)["patient"]
+        for task in options.tasks
+    }
+    first = scored[options.tasks[0]]
+    if first["status"] == "rejected":
+        raise AllFramesRejected([first])
+    entries = []
+    for place, (one, told) in enumerate(zip(named, first["frames"], strict=True)):
+        entry = {key: told[key] for key in ("frame_id", "status") if key in told}
+        if one.captured_us is not None:
+            entry["captured_at"] = rfc3339(one.captured_us)
+        entry["duplicate"] = one.frame_id in there
+        if told["status"] == "scored":
+            entry["results"] = {
+                task: _alone(patient_["frames"][place]) for task, patient_ in scored.items()
+            }
+        else:
+            entry |= {key: told[key] for key in ("reason", "error") if key in told}
+        entries.append(entry)
+    return {
+        **{key: value for key, value in describe(engine, exam).items() if key in _TOLD},
+        "frames": entries,
+    }
+
+
+def _alone(frame: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("frame_id", "status", "attention")
+    return {key: value for key, value in frame.items() if key not in hidden}

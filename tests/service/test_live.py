@@ -1,0 +1,238 @@
+"""Live streams, over a real WebSocket to a real server."""
+
+import json
+import struct
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from bench.live import Refused, Stream
+from service.exams.live import MAX_MESSAGE_BYTES
+from service.keys import Scope, change_keys, new_key
+from tests.service.conftest import BLACK, Running, Serve, as_form, image
+from tests.tiny_bundle import PINK, RED
+
+NOW = 1_740_821_400_000_000
+
+
+@pytest.fixture(scope="module")
+def up(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    store = tmp_path_factory.mktemp("live") / "exams.sqlite3"
+    with serve(exam_store=str(store), max_streams=3, max_exam_frames=4) as running:
+        yield running
+
+
+def url_of(up: Running) -> str:
+    return f"http://127.0.0.1:{up.port}"
+
+
+def opened(up: Running) -> str:
+    return str(up.client.post("/v1/exams").json()["exam_id"])
+
+
+def stream(up: Running, exam: str, query: str = "", **headers: str) -> Stream:
+    found = Stream(url_of(up), exam, query, list(headers.items()))
+    hello = found.receive()
+    assert hello is not None
+    assert hello["type"] == "open"
+    return found
+
+
+def told(found: Stream) -> dict[str, Any]:
+    message = found.receive()
+    assert message is not None, found.close_code
+    return message
+
+
+def refused(up: Running, exam: str, status: int, code: str, query: str = "", **h: str) -> None:
+    with pytest.raises(Refused) as caught:
+        Stream(url_of(up), exam, query, list(h.items()))
+    document = json.loads(caught.value.body)
+    assert (caught.value.status, document["code"]) == (status, code)
+
+
+def until(found: Stream, kind: str) -> dict[str, Any]:
+    """The next message of a kind; results and the news that they are kept cross one another."""
+    while (message := told(found))["type"] != kind:
+        assert message["type"] in ("frame", "kept", "full"), message
+    return message
+
+
+def test_frames_are_scored_and_some_are_kept(up: Running) -> None:
+    exam = opened(up)
+    live = stream(up, exam)
+    messages = []
+    for place, colour in enumerate((RED, PINK, BLACK, RED)):
+        live.send(image(colour, (96, 80 + place)), NOW + place * 400_000)
+        while not messages or messages[-1].get("captured_at") != at(place * 400):
+            messages.append(told(live))
+    while [one["type"] for one in messages].count("kept") < 2:
+        messages.append(told(live))
+    live.close()
+    frames = [one for one in messages if one["type"] == "frame"]
+    kept = [one["captured_at"] for one in messages if one["type"] == "kept"]
+    assert [one["status"] for one in frames] == ["scored", "scored", "abstained", "scored"]
+    assert kept == [at(0), at(1200)]
+    assert frames[-1]["dropped"] == {"newer": 0, "overloaded": 0, "rate_limited": 0}
+    document = up.client.get(f"/v1/exams/{exam}").json()
+    assert document["revision"] == 2
+    for task in document["results"]:
+        there = {frame["frame_id"]: frame for frame in task["patient"]["frames"]}
+        for one in (frames[0], frames[3]):
+            probability = one["results"][task["task"]]["probability"]
+            assert there[one["frame_id"]]["probability"] == pytest.approx(probability, abs=1e-6)
+
+
+def at(ms: int) -> str:
+    return f"2025-03-01T09:30:{ms // 1000:02}.{ms % 1000:03}Z"
+
+
+def test_what_is_no_image_is_said_and_the_stream_goes_on(up: Running) -> None:
+    live = stream(up, opened(up))
+    live.send(b"no image at all", NOW)
+    assert told(live)["error"]["code"] == "unsupported_format"
+    live.send(image(RED), NOW)
+    assert until(live, "frame")["status"] == "scored"
+    live.close()
+
+
+def test_a_broken_connection_is_taken_up_again(up: Running) -> None:
+    exam = opened(up)
+    live = stream(up, exam)
+    live.send(image(RED), NOW)
+    assert until(live, "kept")["revision"] == 1
+    live.drop()
+    again = Stream(url_of(up), exam)
+    hello = told(again)
+    assert (hello["revision"], hello["last_captured_at"]) == (1, at(0))
+    again.send(image(RED), NOW)
+    assert until(again, "kept")["revision"] == 1
+    again.send(image(PINK), NOW + 1_000_000)
+    assert until(again, "kept")["revision"] == 2
+    again.close()
+
+
+def big() -> bytes:
+    """A frame whose decoding takes longer than sending it."""
+    out = BytesIO()
+    Image.new("RGB", (3000, 2000), RED).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_the_newest_frame_wins_and_the_dropped_are_counted(up: Running) -> None:
+    live = stream(up, opened(up), "?keep_every_ms=60000")
+    frame, count = big(), 40
+    for place in range(count):
+        live.send(frame, NOW + place)
+    found = [until(live, "frame")]
+    while found[-1]["captured_at"] != "2025-03-01T09:30:00.000039Z":
+        found.append(until(live, "frame"))
+    live.close()
+    last = found[-1]
+    assert last["received"] == count
+    assert len(found) + last["dropped"]["newer"] == count
+    assert last["dropped"]["newer"] > 0
+    times = [one["captured_at"] for one in found]
+    assert len(set(times)) == len(times)
+
+
+def test_an_exam_that_is_full_goes_on_without_keeping(up: Running) -> None:
+    exam = opened(up)
+    live = stream(up, exam, "?keep_every_ms=0")
+    for place in range(4):
+        live.send(image(RED, (96, 80 + place)), NOW + place)
+        assert until(live, "kept")["revision"] == place + 1
+    for place in (4, 5):
+        live.send(image(RED, (96, 80 + place)), NOW + place)
+        until(live, "full")
+    live.close()
+    assert up.client.get(f"/v1/exams/{exam}").json()["revision"] == 4
+
+
+def test_an_exam_that_is_closed_ends_its_stream(up: Running) -> None:
+    exam = opened(up)
+    live = stream(up, exam)
+    assert up.client.post(f"/v1/exams/{exam}/close").status_code == 200
+    live.send(image(RED), NOW)
+    problem = until(live, "problem")
+    assert (problem["type"], problem["code"], problem["status"]) == ("problem", "exam_closed", 409)
+    assert live.receive() is None
+    assert live.close_code == 1008
+    refused(up, exam, 409, "exam_closed")
+
+
+def test_messages_that_are_none_end_the_stream(up: Running) -> None:
+    exam = opened(up)
+    live = stream(up, exam)
+    live.send_text("{}")
+    assert told(live)["code"] == "malformed_request"
+    assert live.receive() is None
+    live = stream(up, exam)
+    live.send(image(RED), struct.unpack(">q", b"\x7f" + b"\xff" * 7)[0])
+    assert told(live)["code"] == "malformed_request"
+    assert live.receive() is None
+    live = stream(up, exam)
+    live.send(b"x" * MAX_MESSAGE_BYTES, NOW)
+    assert live.receive() is None
+    assert live.close_code == 1009
+
+
+def test_handshakes_are_refused_with_problem_documents(up: Running) -> None:
+    exam = opened(up)
+    refused(up, "none", 404, "not_found")
+    refused(up, f"{exam}/more", 404, "not_found")
+    refused(up, exam, 422, "invalid_request", "?keep_every_ms=-1")
+    refused(up, exam, 422, "invalid_request", "?keep=1")
+    refused(up, exam, 403, "forbidden", origin="https://example.org")
+    live = [stream(up, exam) for _ in range(3)]
+    refused(up, exam, 503, "overloaded")
+    for one in live:
+        one.close()
+
+
+def test_streams_need_a_key_with_its_scope_and_are_held_to_its_rate(
+    serve: Serve, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    slow, token = new_key("room", [Scope.SCORE], frames_per_second=0.01)
+    other, foreign = new_key("else", [Scope.METRICS])
+    change_keys(keys, lambda _: [slow, other])
+    with serve(keys=keys, exam_store=str(tmp_path / "e.db")) as up:
+        head = {"Authorization": f"Bearer {token}"}
+        # Opening costs the key's only frame of the next hundred seconds.
+        exam = up.client.post("/v1/exams", headers=head).json()["exam_id"]
+        refused(up, exam, 401, "unauthenticated")
+        refused(up, exam, 403, "forbidden", Authorization=f"Bearer {foreign}")
+        live = stream(up, exam, **head)
+        live.send(image(RED), NOW)
+        message = told(live)
+        assert (message["type"], message["reason"]) == ("dropped", "rate_limited")
+        assert message["dropped"]["rate_limited"] == 1
+        live.close()
+
+
+def test_figures_count_live_frames(up: Running) -> None:
+    live = stream(up, opened(up))
+    before = figure(up.client, 'endoclip_stream_frames_total{fate="answered"}')
+    live.send(image(RED), NOW)
+    told(live)
+    assert figure(up.client, 'endoclip_stream_frames_total{fate="answered"}') == before + 1
+    live.close()
+
+
+def figure(client: httpx.Client, name: str) -> float:
+    text = client.get("/metrics").text
+    return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+
+def test_the_stateless_routes_answer_beside_a_stream(up: Running, red: bytes) -> None:
+    live, frame = stream(up, opened(up)), big()
+    for place in range(10):
+        live.send(frame, NOW + place)
+    assert up.client.post("/v1/malignancy", **as_form([red])).status_code == 200
+    live.close()
