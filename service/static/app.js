@@ -20,6 +20,8 @@ import { busy, clearNotices, notice, progress, tell } from './words.js';
 
 const MOST_OF_A_VIDEO = 200;
 const DRAW_EVERY = 20;
+/** As in page.css. */
+const NARROW = '(max-width: 860px)';
 
 const service = new Service();
 const stage = new Stage();
@@ -85,12 +87,12 @@ function askForKey(problem) {
 
 /** @param {Described} of */
 function drawService({ model, devices }) {
-  tell(`${model.name} ${model.version} answers`, 'good');
+  tell('Ready', 'good');
   const [first, ...rest] = model.intended_use.split(/(?<=\.)\s/);
   at('intended', HTMLElement).replaceChildren(h('b', {}, first ?? ''), ` ${rest.join(' ')}`);
   drawProvenance();
   const side = reducedSide(model);
-  at('reduce-hint', HTMLElement).textContent = `Off: files are sent as they are. On: to a shorter side of ${side} px, four times the ${model.manifest.input.size} px that the model looks at; scores may move in the third digit.`;
+  at('reduce-hint', HTMLElement).textContent = `Off: files are sent as they are. On: to a shorter side of ${side} px, four times the ${model.manifest.input.size} px that the model looks at; scores move slightly.`;
   const list = at('device', HTMLSelectElement);
   list.replaceChildren(...devices.map((one) => h('option', { value: one.name }, one.name)));
   at('device-row', HTMLElement).hidden = devices.length < 2;
@@ -131,6 +133,8 @@ async function take(files) {
   if (frames.length === before && !at('notices', HTMLElement).childElementCount) notice('There is no frame among these files.');
   drawAll();
   await ask();
+  // Where the result stands below, it would come unseen.
+  if (!signal.aborted && matchMedia(NARROW).matches) at('result', HTMLElement).scrollIntoView();
 }
 
 function clear() {
@@ -243,7 +247,9 @@ function failed(error, all) {
 /** @returns {Reading[]} */
 function readings() {
   const focus = answer ? focusOf(answer) : live ? focusOf(live.answer) : '';
-  return frames.map((_, index) => readFrame(answerOf(index), focus));
+  const all = frames.map((_, index) => readFrame(answerOf(index), focus));
+  // Asked for alone, a frame has all the attention that there is.
+  return live ? all.map((one) => ({ ...one, attention: null })) : all;
 }
 
 /** @param {number} index */
@@ -257,6 +263,7 @@ function drawAll() {
   at('empty', HTMLElement).hidden = some;
   at('outcome', HTMLElement).hidden = !some;
   at('clear', HTMLButtonElement).hidden = !some;
+  at('drop', HTMLElement).classList.toggle('some', some);
   at('frame-count', HTMLElement).textContent = some ? String(frames.length) : '';
   drawProvenance();
   if (!some) return;
@@ -362,6 +369,7 @@ function listen() {
     task = /** @type {TaskPath} */ (/** @type {HTMLInputElement} */ (event.target).value);
     forgetAnswers();
     drawQuestion();
+    drawAll();
     void ask();
   });
   for (const id of ['device', 'reduce']) document.getElementById(id)?.addEventListener('change', () => ask(answer !== null));

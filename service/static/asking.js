@@ -34,7 +34,7 @@ export function pointsView(points, chosen, choose) {
     h('p', { class: 'hint' },
       'Sensitivity and specificity as measured when the thresholds were set; not on your patients. ',
       bare === undefined ? null : `Without a lesion, specificity is ${share(bare, 2)} (patients) and ${share(measured.frame_no_lesion_specificity, 2)} (frames) at the chosen point. `,
-      measured.patient_abstained ? `${Math.round(measured.patient_abstained * 100)} % of patients are not decided.` : null));
+      measured.patient_abstained ? `${Math.round(measured.patient_abstained * 100)}\u00a0% of patients are not decided.` : null));
 }
 
 /** The editor of prompts; a line is a label, with other wordings behind `|`. */

@@ -1,6 +1,6 @@
 /** All frames as a list that the arrow keys walk through: sorted, filtered, one of them selected. */
 
-import { h, share, spoken } from './dom.js';
+import { h, share } from './dom.js';
 import { thumbnail } from './preview.js';
 
 /** @import {Frame, Reading, Tone} from './types.js' */
@@ -101,7 +101,7 @@ export class Gallery {
     const attention = reading.attention === null ? '' : `, attention ${share(reading.attention, 2)}`;
     return h('li', { role: 'option', class: `tile ${reading.tone}`, 'aria-selected': String(chosen), 'data-index': index, tabindex: entry ? '0' : '-1', title: `${frame.name}${reading.why ? `: ${reading.why}` : ''}`, onclick: () => this.#select(index) },
       thumbnail(frame),
-      h('span', { class: 'caption' }, h('span', { class: 'unseen-words' }, 'Frame '), h('span', { class: 'index' }, `${index} `), h('span', { class: 'what' }, reading.tone === 'label' ? spoken(reading.word) : reading.word), h('b', {}, reading.value === null ? '' : ` ${share(reading.value, 2)}`), h('span', { class: 'unseen-words' }, `${attention}. ${reading.why}`)),
+      h('span', { class: 'caption' }, h('span', { class: 'unseen-words' }, 'Frame '), h('span', { class: 'index' }, `${index} `), h('span', { class: 'what' }, reading.word), h('b', {}, reading.value === null ? '' : ` ${share(reading.value, 2)}`), h('span', { class: 'unseen-words' }, `${attention}. ${reading.why}`)),
       h('span', { class: 'bar' }, bar));
   }
 

@@ -10,7 +10,7 @@ const ATTENTION_HEIGHT = 28;
 const GAP = 6;
 const BAR = 10;
 /** Of a bar, so that a few frames do not become a wall. */
-const WIDEST_REM = 3.5;
+const WIDEST_REM = 2.6;
 
 /**
  * Show a patient.
@@ -26,7 +26,7 @@ export function patientView(answer, readings, selected, select) {
   const told = h('div', { class: 'told' }, h('p', {}, sentence(answer, patient)), h('p', { class: 'hint' }, reading.why), setAside(readings));
   const scale = answer.operating_point && reading.value !== null ? scaleOf(reading.value, answer.operating_point, patient.frames_scored) : null;
   const strip = readings.length > 1 && patient.frames_scored ? stripOf(answer, readings, selected, select) : null;
-  return [h('div', { class: 'patient' }, verdict, h('div', { class: 'grow' }, scale, told)), answer.operating_point ? null : rankingOf(patient.scores), strip].filter((one) => one !== null);
+  return [h('div', { class: 'patient' }, verdict, h('div', { class: 'grow' }, scale, told), strip), answer.operating_point ? null : rankingOf(patient.scores)].filter((one) => one !== null);
 }
 
 /**
@@ -125,17 +125,18 @@ function stripOf(answer, readings, selected, select) {
     const y = SCORE_HEIGHT * (1 - threshold);
     chart.append(svg('line', { class: 'limit', x1: 0, x2: width, y1: y, y2: y }));
   }
-  chart.style.maxWidth = `${readings.length * WIDEST_REM}rem`;
   chart.addEventListener('click', (event) => {
     const box = chart.getBoundingClientRect();
     const index = Math.floor(((event.clientX - box.left) / box.width) * readings.length);
     select(Math.min(Math.max(index, 0), readings.length - 1));
   });
-  const limit = threshold === undefined ? '' : `; dashed: the threshold of a frame, ${share(threshold)}`;
-  return h(
+  const limit = threshold === undefined ? '' : `, dashed a frame's threshold ${share(threshold)}`;
+  const figure = h(
     'figure',
     { class: 'chart' },
     chart,
-    h('figcaption', { class: 'hint' }, `Frames in capture order. Up: score${limit}. Down: attention, at most ${share(most, 2)}.`),
+    h('figcaption', { class: 'hint' }, `Up: score${limit}. Down: attention, at most ${share(most, 2)}.`),
   );
+  figure.style.flexBasis = `${readings.length * WIDEST_REM}rem`;
+  return figure;
 }

@@ -1,0 +1,177 @@
+"""Videos, DICOM files, folders and drops become frames; a DICOM header goes nowhere."""
+
+import base64
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.page.conftest import EXAMPLES, Tab, opened
+from tests.service.conftest import Running, as_form, image
+from tests.tiny_bundle import PINK, RED
+
+CLIP = Path(__file__).parent / "clip.webm"
+JPEG_BASELINE, EXPLICIT, JPEG_2000 = (f"1.2.840.10008.1.2{end}" for end in (".4.50", ".1", ".4.90"))
+NAME = b"MUELLER^ERIKA "
+
+
+def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:
+    """An explicit little endian element of definite length."""
+    value += b" " * (len(value) % 2) if kind in (b"CS", b"IS", b"PN") else b"\0" * (len(value) % 2)
+    head = struct.pack("<HH2s", group, number, kind)
+    if kind in (b"OB", b"OW", b"SQ"):
+        return head + struct.pack("<HI", 0, len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def dicom(syntax: str, frames: list[bytes], size: tuple[int, int] = (0, 0)) -> bytes:
+    """A file as an endoscope writes it: a nested sequence and a name before the pixels."""
+    short = struct.Struct("<H").pack
+    nested = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + element(8, 0x100, b"PN", NAME)
+    nested += struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    body = element(2, 0x10, b"UI", syntax.encode())
+    body += struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF) + nested
+    body += element(0x10, 0x10, b"PN", NAME)
+    body += element(0x28, 2, b"US", short(3)) + element(0x28, 4, b"CS", b"RGB")
+    body += element(0x28, 6, b"US", short(0)) + element(0x28, 8, b"IS", b"%d" % len(frames))
+    body += element(0x28, 0x10, b"US", short(size[1])) + element(0x28, 0x11, b"US", short(size[0]))
+    body += element(0x28, 0x100, b"US", short(8))
+    if syntax == EXPLICIT:
+        return bytes(128) + b"DICM" + body + element(0x7FE0, 0x10, b"OW", b"".join(frames))
+    body += struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF)
+    for part in [b"", *frames]:
+        padded = part + b"\0" * (len(part) % 2)
+        body += struct.pack("<HHI", 0xFFFE, 0xE000, len(padded)) + padded
+    return bytes(128) + b"DICM" + body + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def given(tab: Tab, folder: Path, **files: bytes) -> None:
+    paths = []
+    for name, data in files.items():
+        paths.append(folder / name)
+        paths[-1].write_bytes(data)
+    tab.give(*paths)
+
+
+def shares(tab: Tab) -> list[str]:
+    return tab.page.locator(".tile .caption b").all_inner_texts()
+
+
+def test_video_is_sampled_as_often_as_is_asked(browser: Browser, shipped: Running) -> None:
+    with opened(browser, shipped.port) as tab:
+        tab.page.click("summary >> text=How frames are sent")
+        tab.page.select_option("#every", "0.5")
+        tab.give(CLIP)
+        # A second of normal mucosa, then a second with a polyp.
+        words = tab.page.locator(".tile .what").all_inner_texts()
+        assert words == ["Negative", "Negative", "Positive", "Positive"]
+        titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]
+        assert titles == [f"clip.webm at {second} s" for second in ("0.0", "0.5", "1.0", "1.5")]
+        assert "such files" in tab.text("#take")
+
+
+def test_dicom_file_gives_its_pixels_and_keeps_the_rest(
+    browser: Browser, shipped: Running, tmp_path: Path
+) -> None:
+    example = EXAMPLES[-1].read_bytes()
+    bodies: list[bytes] = []
+    with opened(browser, shipped.port) as tab:
+        # What the page hands to the network, read back in the page: blobs are not shown outside it.
+        tab.page.evaluate(
+            """() => { window.sent = []; const send = window.fetch;
+              window.fetch = async (path, request) => {
+                if (request?.body instanceof FormData)
+                  window.sent.push(new Uint8Array(await new Response(request.body).arrayBuffer()));
+                return send(path, request);
+              }; }"""
+        )
+        given(tab, tmp_path, one=dicom(JPEG_BASELINE, [example]))
+        alone = shipped.client.post("/v1/polyp-detection", **as_form([example])).json()
+        assert shares(tab) == [f"{alone['patients'][0]['probability']:.2f}"]
+        text = tab.page.evaluate(
+            "() => sent.map((body) => { let all = ''; for (const one of body)"
+            " all += String.fromCharCode(one); return btoa(all); })"
+        )
+        bodies = [base64.b64decode(one) for one in text]
+    assert len(bodies) == 1
+    assert example in bodies[0]
+    assert b"MUELLER" not in bodies[0]
+    assert b"DICM" not in bodies[0]
+
+
+def test_frames_of_an_uncompressed_dicom_file_are_frames(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    width, height = 96, 80
+    frames = [bytes(colour) * (width * height) for colour in (RED, PINK, RED)]
+    expected = [
+        tiny.client.post("/v1/polyp-detection", **as_form([image(colour)])).json()
+        for colour in (RED, PINK, RED)
+    ]
+    with opened(browser, tiny.port) as tab:
+        given(tab, tmp_path, three=dicom(EXPLICIT, frames, (width, height)))
+        found = [float(share.strip("<")) for share in shares(tab)]
+        wanted = [one["patients"][0]["probability"] for one in expected]
+        assert found == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.dcm", dicom(JPEG_2000, [b"x" * 100]), "compressed in a way that this page does not"),
+        ("b.dcm", dicom(JPEG_BASELINE, [image()])[:300], "ends too early"),
+        ("c.dcm", bytes(128) + b"DICM", "no pixels"),
+        ("d.mp4", b"no video", "cannot play the video"),
+        ("e.txt", b"notes", "no frame among these files"),
+    ],
+)
+def test_file_that_holds_no_frame_for_the_page_says_so(
+    tab_of_tiny: Tab, tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    given(tab_of_tiny, tmp_path, **{name: data})
+    assert words in tab_of_tiny.text("[role=alert] >> nth=0")
+
+
+@pytest.fixture(scope="module")
+def tab_of_tiny(browser: Browser, tiny: Running) -> Any:
+    with opened(browser, tiny.port) as one:
+        yield one
+
+
+def test_folder_and_drop_give_frames_in_the_order_of_their_names(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    folder = tmp_path / "exam" / "inner"
+    folder.mkdir(parents=True)
+    for name, colour in (("f10.png", RED), ("f9.png", PINK), (".hidden", RED), ("notes.txt", RED)):
+        (folder / name).write_bytes(image(colour))
+    with opened(browser, tiny.port) as tab:
+        tab.page.wait_for_selector(".state.good")
+        tab.page.set_input_files("#folder", str(tmp_path / "exam"))
+        tab.settled()
+        titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]
+        assert titles == ["f9.png", "f10.png"]
+        tab.page.evaluate(
+            """(text) => { const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+              const dropped = new DataTransfer();
+              dropped.items.add(new File([bytes], 'dropped.png'));
+              document.body.dispatchEvent(
+                new DragEvent('drop', { dataTransfer: dropped, bubbles: true })); }""",
+            base64.b64encode(image()).decode(),
+        )
+        tab.page.wait_for_selector(".tile >> nth=2")
+        tab.settled()
+        assert tab.page.get_attribute(".tile >> nth=2", "title") == "dropped.png"
+
+
+def test_large_frames_are_reduced_where_that_is_asked(browser: Browser, shipped: Running) -> None:
+    with opened(browser, shipped.port) as tab:
+        tab.give(EXAMPLES[-1])
+        as_it_is = float(tab.text("#stage .badge b"))
+        tab.page.click("summary >> text=How frames are sent")
+        assert "896 px" in tab.text("#reduce-hint")
+        tab.page.check("#reduce")
+        tab.settled()
+        assert abs(float(tab.text("#stage .badge b")) - as_it_is) < 0.02
