@@ -251,15 +251,11 @@ class Engine:
         since = time.perf_counter()
         async with permit.turn() as turn:
             waited_for_turn(since)
-            loop = asyncio.get_running_loop()
             try:
                 with phase(Phase.DECODE):
-                    pixels, reason = await loop.run_in_executor(
-                        self._pool, self._read, frame, box, since
-                    )
+                    pixels, reason = await turn.prepare(self._pool, self._read, frame, box, since)
             except ImageRejected as error:
                 return Frame(rejected=error)
-            turn.prepared()
             if reason is not None:
                 return Frame(abstained=reason)
             with phase(Phase.ENCODE):

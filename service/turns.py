@@ -15,11 +15,17 @@ Everything here runs on the event loop.
 import asyncio
 import heapq
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import TracebackType
+from typing import Any, TypeVar
 
 __all__ = ["Turn", "Turns"]
 
+T = TypeVar("T")
 _Waiting = tuple[float, int, "asyncio.Future[None]"]
 
 
@@ -90,6 +96,20 @@ class Turn:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._is_prepared = False
+        self._work: Future[Any] | None = None
+
+    async def prepare(
+        self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any
+    ) -> T:
+        """Run the first part of the work in a thread.
+
+        A caller who leaves while it runs leaves the turn with the thread: given to the next one at
+        once, it would only queue up behind, and what the thread holds would be counted nowhere.
+        """
+        self._work = pool.submit(function, *arguments)
+        result: T = await asyncio.wrap_future(self._work)
+        self.prepared()
+        return result
 
     def prepared(self) -> None:
         """Say that no decode thread is needed any more."""
@@ -106,4 +126,14 @@ class Turn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._turns._take_back(prepared=self._is_prepared)
+        give_back = partial(self._turns._take_back, prepared=self._is_prepared)
+        if self._work is None or self._work.done():
+            give_back()
+            return
+        loop = asyncio.get_running_loop()
+
+        def when_done(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(give_back)
+
+        self._work.add_done_callback(when_done)

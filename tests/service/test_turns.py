@@ -1,7 +1,10 @@
 """Whose frame goes next, decided without a clock: turns are given back by hand."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from service.turns import Turn, Turns
 
@@ -136,3 +139,35 @@ def test_piece_that_fails_gives_its_turn_back() -> None:
             pass
 
     run(scene)
+
+
+def test_turn_of_a_caller_who_left_is_free_when_its_thread_is() -> None:
+    busy, begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert busy.wait(10)
+
+    async def scene() -> None:
+        turns = Turns(1, 1)
+
+        async def first() -> None:
+            with await turns.take("a", 0.0) as turn:
+                await turn.prepare(pool, work)
+
+        leaving = asyncio.create_task(first())
+        await asyncio.to_thread(begun.wait, 10)
+        leaving.cancel()
+        with suppress(asyncio.CancelledError):
+            await leaving
+        waiting = asyncio.create_task(turns.take("b", 0.0))
+        await settle()
+        assert not waiting.done()
+        busy.set()
+        with await asyncio.wait_for(waiting, 10) as turn:
+            assert await turn.prepare(pool, int, "7") == 7
+        with await asyncio.wait_for(turns.take("c", 0.0), 10):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(scene())
