@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,6 +82,9 @@ def serving(
     Raises:
         RuntimeError: it ended, or was not ready in time; with the end of what it said.
     """
+    # Without it SIGTERM ends this process at once, and leaves the server behind.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     address = ("127.0.0.1", port)
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"bench-{os.getpid()}-{port}.log"
     began = time.perf_counter()

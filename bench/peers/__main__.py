@@ -54,10 +54,6 @@ PEERS = {
         )
     ),
     "litserve": Peer(("bench/peers/litserve_onnx.py",)),
-    "bentoml": Peer(
-        ("-m", "bentoml", "serve", "bench.peers.bentoml_onnx:Polyps", "--port", "{port}"),
-        ready="/readyz",
-    ),
 }
 
 
@@ -77,7 +73,7 @@ def main() -> None:
     environment = {
         "PYTHONPATH": str(ROOT), "PEER_BUNDLE": str(newest_bundle()), "PEER_PORT": str(port),
         "PEER_DECODE": args.decode, "PEER_BATCH": "8" if args.frames == 1 else "2",
-        "PYTHONWARNINGS": "ignore", "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONWARNINGS": "ignore",
     }  # fmt: skip
     with (
         serving(
