@@ -16,10 +16,10 @@ from model_store.dicom import MEDIA_TYPE, DicomFrame
 from service import jsonio
 from service.concepts import TASKS
 from service.errors import InvalidRequest, UnsupportedMediaType
-from service.fhir import bundle_of
+from service.fhir import bundle_of, bundle_of_exam
 from service.forms import RequestIn
 
-__all__ = ["Dialect", "asked_for", "check", "write"]
+__all__ = ["Dialect", "asked_for", "check", "write", "write_exam"]
 
 
 class Dialect(StrEnum):
@@ -93,6 +93,11 @@ def write(dialect: Dialect, document: Mapping[str, Any], request: RequestIn) -> 
 
         return write_report(document, request.patients[0].frames)
     return jsonio.write(document)
+
+
+def write_exam(body: bytes) -> bytes:
+    """Write an exam's JSON as a FHIR bundle."""
+    return jsonio.write(bundle_of_exam(jsonio.parse(bytearray(body))))
 
 
 def _number(text: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.concepts import COLONOSCOPY, DECISIONS, IMAGE_QUALITY, REASONS, SYSTEMS, TASKS, Concept
 
-__all__ = ["bundle_of"]
+__all__ = ["bundle_of", "bundle_of_exam"]
 
 Resource = dict[str, Any]
 _TERMS = "http://terminology.hl7.org/CodeSystem"
@@ -22,7 +22,7 @@ _UNITS = {"system": SYSTEMS["UCUM"], "code": "1"}
 
 
 def bundle_of(document: Mapping[str, Any]) -> Resource:
-    """Make the bundle.
+    """Make the bundle of one answer.
 
     Args:
         document: answer of a named task, request id included.
@@ -30,27 +30,49 @@ def bundle_of(document: Mapping[str, Any]) -> Resource:
     Returns:
         A Bundle of type `collection`, as JSON.
     """
+    return _bundle("request", document["request_id"], [document])
+
+
+def bundle_of_exam(exam: Mapping[str, Any]) -> Resource:
+    """Make the bundle of an exam's result; the same result gives the same ids.
+
+    Args:
+        exam: answer of an exam, with one result for each of its tasks.
+
+    Returns:
+        A Bundle of type `collection`, as JSON.
+    """
+    name = f"{exam['exam_id']}/{exam['revision']}"
+    common = {"request_id": name, "model": exam["model"], "intended_use": exam["intended_use"]}
+    results = [{**common, **one, "patients": [one["patient"]]} for one in exam["results"]]
+    return _bundle("exam", name, results)
+
+
+def _bundle(kind: str, name: str, documents: Sequence[Mapping[str, Any]]) -> Resource:
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    request = document["request_id"]
-    device = _device(document)
-    entries = [_entry("device", request, device)]
-    for patient in document["patients"]:
-        entries += _patient(document, patient, made, entries[0]["fullUrl"])
-    targets = [{"reference": one["fullUrl"]} for one in entries[1:]]
-    provenance = _provenance(document, made, targets, entries[0]["fullUrl"])
+    entries = []
+    for document in documents:
+        place = f"{kind}/{name}/{document['task']}"
+        device = _entry("device", place, _device(document))
+        told: list[Resource] = []
+        for patient in document["patients"]:
+            told += _patient(document, patient, made, device["fullUrl"], place)
+        targets = [{"reference": one["fullUrl"]} for one in told]
+        provenance = _provenance(document, made, targets, device["fullUrl"])
+        entries += [device, *told, _entry("provenance", place, provenance)]
     return {
         "resourceType": "Bundle",
         "type": "collection",
-        "identifier": {"system": "urn:endo-clip:request", "value": request},
+        "identifier": {"system": f"urn:endo-clip:{kind}", "value": name},
         "timestamp": made,
-        "entry": [*entries, _entry("provenance", request, provenance)],
+        "entry": entries,
     }
 
 
 def _patient(
-    document: Mapping[str, Any], patient: Mapping[str, Any], made: str, device: str
+    document: Mapping[str, Any], patient: Mapping[str, Any], made: str, device: str, place: str
 ) -> list[Resource]:
-    place = f"{document['request_id']}/{patient['patient_id']}"
+    place = f"{place}/{patient['patient_id']}"
     subject = {
         "type": "Patient",
         "identifier": {"system": "urn:endo-clip:pseudonym", "value": patient["patient_id"]},

@@ -15,7 +15,7 @@ from service.admin import BundleName
 from service.answers import Problem
 from service.errors import STATUS
 from service.exams.answers import ExamAnswer, ExamFramesAnswer
-from service.forms import EXAM_FRAMES, IMAGE_TYPES, RequestModels
+from service.forms import EXAM_FRAMES, IMAGE_TYPES, NAMED_TASK, RequestModels
 from service.guard import OPEN_PATHS, scope_of
 from service.intake import DEADLINE_HEADER, LONGEST_DEADLINE_MS
 from service.middleware import PROBLEM_TYPE
@@ -26,6 +26,13 @@ __all__ = ["describe"]
 
 _REF = "#/components/schemas/{model}"
 _SCORING_ERRORS = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+# By Accept: docs/dialects.md.
+_REPORT: dict[str, Any] = {
+    "application/dicom": {"schema": {"type": "string", "format": "binary"}},
+}
+_BUNDLE: dict[str, Any] = {
+    "application/fhir+json": {"schema": {"type": "object", "title": "FHIR R4 Bundle"}},
+}
 _EXAM_ERRORS = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 _RETRY_AFTER = {
     "Retry-After": {
@@ -72,8 +79,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for task in TASKS:
         _add_schemas(schemas, [task.models.body, task.models.options], [task.answer, Problem])
-        paths[f"/v1/{task.path}"]["post"] |= _operation(task.models, task.answer)
+        operation = _operation(task.models, task.answer)
+        if task.models is NAMED_TASK:
+            operation["responses"]["200"]["content"] |= {**_REPORT, **_BUNDLE}
+        paths[f"/v1/{task.path}"]["post"] |= operation
     _describe_exams(paths, schemas)
+    told = paths["/v1/exams/{exam_id}"]["get"]["responses"]["200"]
+    told["content"] = told["content"] | _BUNDLE
     for path, status in (("/readyz", 503), ("/v1/models/{name}", 404)):
         paths[path]["get"]["responses"][str(status)] = _problem(status)
         paths[path]["get"]["responses"].pop("422", None)

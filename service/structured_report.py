@@ -129,11 +129,14 @@ def _groups(
         for image, one in zip(images, patient["frames"], strict=True)
         if one["status"] == "scored"
     ]
-    if patient["status"] == "scored":
-        yield _group(document, "patient", patient, scored)
-    for image, one in zip(images, patient["frames"], strict=True):
-        if one["status"] != "rejected":
-            yield _group(document, f"frame {one['frame_id']}", one, [image])
+    told = [("patient", patient, scored)] if scored else []
+    told += [
+        (f"frame {one['frame_id']}", one, [image])
+        for image, one in zip(images, patient["frames"], strict=True)
+        if one["status"] != "rejected"
+    ]
+    for number, (name, one, of) in enumerate(told):
+        yield _group(document, name, one, of, in_full=number == 0)
 
 
 def _group(
@@ -141,6 +144,8 @@ def _group(
     name: str,
     told: Mapping[str, Any],
     images: Sequence[SourceImageForMeasurementGroup],
+    *,
+    in_full: bool,
 ) -> MeasurementsAndQualitativeEvaluations:
     concepts = TASKS[document["task"]]
     measurements, evaluations = [], []
@@ -158,7 +163,7 @@ def _group(
             uid=_uid("group", document["request_id"], name), identifier=name
         ),
         finding_type=_coded(concepts.finding),
-        algorithm_id=_algorithm(document),
+        algorithm_id=_algorithm(document, in_full=in_full),
         measurements=measurements or None,
         qualitative_evaluations=evaluations,
         source_images=images,
@@ -172,20 +177,21 @@ def _image(frame: FrameIn, source: Dataset) -> SourceImageForMeasurementGroup:
     return SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID, numbers)
 
 
-def _algorithm(document: Mapping[str, Any]) -> AlgorithmIdentification:
+def _algorithm(document: Mapping[str, Any], *, in_full: bool) -> AlgorithmIdentification:
+    """Name the algorithm; what is the same for all images is said once, in the first group."""
     model, point = document["model"], document["operating_point"]
-    parameters = [
-        f"digest: {model['digest']}",
-        f"execution provider: {model['execution_provider']}",
-        f"operating point: {point['name']}",
-        f"threshold of a frame: {point['frame_threshold']:.6g}",
-        f"threshold of a patient: {point['patient_threshold']:.6g}",
-        f"request: {document['request_id']}",
-        *(f"{label}: {text}" for label, text in document["label_definitions"].items()),
-        f"intended use: {document['intended_use']}",
-    ]
+    parameters = [f"digest: {model['digest']}", f"operating point: {point['name']}"]
     if "site_profile" in document:
-        parameters.insert(1, f"site profile: {document['site_profile']['digest']}")
+        parameters.append(f"site profile: {document['site_profile']['digest']}")
+    if in_full:
+        parameters += [
+            f"execution provider: {model['execution_provider']}",
+            f"threshold of a frame: {point['frame_threshold']:.6g}",
+            f"threshold of a patient: {point['patient_threshold']:.6g}",
+            f"request: {document['request_id']}",
+            *(f"{label}: {text}" for label, text in document["label_definitions"].items()),
+            f"intended use: {document['intended_use']}",
+        ]
     return AlgorithmIdentification(
         name=f"Endo-CLIP {model['name']}", version=model["version"], parameters=parameters
     )

@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from service import jsonio
 from service.admission import Admission, Permit
+from service.dialects import Dialect, asked_for, write_exam
 from service.engine import Engine
-from service.errors import code_of
+from service.errors import InvalidRequest, code_of
 from service.exams.exams import Exams, Taken
 from service.forms import EXAM_FRAMES, read_document, read_request
 from service.frames import unfold
@@ -71,7 +72,16 @@ async def add_frames(request: Request, exam_id: str) -> Response:
 async def get_exam(request: Request, exam_id: str) -> Response:
     """Score what there is; once the exam is closed, give its final result."""
     async with _admitted(request) as (engine, _, _):
+        dialect = asked_for(request.headers.get("accept", ""))
+        if dialect is Dialect.DICOM:
+            raise InvalidRequest(
+                "expected Accept application/json or application/fhir+json: an exam keeps no "
+                "images that a structured report could point to"
+            )
         body = await _exams(request).result(engine, owner_of(request), exam_id)
+        if dialect is Dialect.FHIR:
+            body = await asyncio.to_thread(write_exam, body)
+            return Response(body, media_type=dialect.value, headers={"Vary": "Accept"})
     return _written(request, body)
 
 

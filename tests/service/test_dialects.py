@@ -17,7 +17,7 @@ from fhir.resources.R4B.bundle import Bundle
 from service.concepts import DECISIONS, SYSTEMS, TASKS
 from service.dialects import Dialect, asked_for
 from tests.dicom_files import VIDEO_ENDOSCOPIC, WHO, data_set, native, written
-from tests.service.conftest import BLACK, PINK, RED, as_form, image, problem_of
+from tests.service.conftest import BLACK, PINK, RED, Serve, as_form, image, problem_of
 
 SR, FHIR = {"Accept": "application/dicom"}, {"Accept": "application/fhir+json"}
 STUDY = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.1"}
@@ -217,6 +217,25 @@ def test_every_reference_resolves_for_many_patients(client: httpx.Client) -> Non
     named = {part.split('"')[0] for part in text.split('"reference": "')[1:]}
     assert named <= urls
     assert len(resources(document, "DiagnosticReport")) == 3
+
+
+def test_exam_gives_its_final_result_as_a_bundle(serve: Serve, tmp_path: Path) -> None:
+    with serve(exam_store=str(tmp_path / "exams.sqlite3")) as up:
+        up.client.post("/v1/exams", json={"exam_id": "e", "patient_id": "p-1"})
+        up.client.post("/v1/exams/e/frames", **as_form([image(RED), image(PINK), image(BLACK)]))
+        final = up.client.post("/v1/exams/e/close").json()
+        first, again = (up.client.get("/v1/exams/e", headers=FHIR) for _ in range(2))
+        Bundle.model_validate_json(first.content)
+        ids = [[entry["fullUrl"] for entry in one.json()["entry"]] for one in (first, again)]
+        assert ids[0] == ids[1]
+        assert len(set(ids[0])) == len(ids[0])
+        reports = resources(first.json(), "DiagnosticReport")
+        told = {one["labels"][0]: one["patient"]["decision"] for one in final["results"]}
+        assert [one["conclusion"].split(",")[0] for one in reports] == [
+            f"{label}: {decision}" for label, decision in told.items()
+        ]
+        refused = up.client.get("/v1/exams/e", headers=SR)
+        assert "keeps no images" in problem_of(refused, 422, "invalid_request")["detail"]
 
 
 def test_bundle_guard_can_fail(client: httpx.Client) -> None:
