@@ -7,11 +7,12 @@
 
 import { Prompts, pointsView } from './asking.js';
 import { at, counted, h } from './dom.js';
+import { save } from './exports.js';
 import { Gallery } from './gallery.js';
 import { filesOfDrop, framesOf, inOrder, reducedSide, sendable, whyTooMuch } from './intake.js';
 import { patientView } from './patient.js';
 import { focusOf, readFrame } from './readings.js';
-import { Problem, Service, kindly } from './service.js';
+import { FHIR, Problem, Service, kindly } from './service.js';
 import { Stage } from './stage.js';
 import { takeView } from './take.js';
 import { busy, clearNotices, notice, progress, tell } from './words.js';
@@ -194,7 +195,7 @@ async function askNow(what, single, signal) {
   clearNotices();
   progress(single ? '' : `Scoring ${counted(sent.length, 'frame')}…`);
   try {
-    const found = await scored(what, sent, signal);
+    const found = await service.score(what, await prepared(sent), signal);
     if (signal.aborted) return;
     if (single) live = { answer: found, index };
     else takeAnswer(found);
@@ -214,18 +215,23 @@ function takeAnswer(found) {
   selected = attention.indexOf(Math.max(...attention));
 }
 
-/**
- * @param {Ask} what
- * @param {Frame[]} sent
- * @param {AbortSignal} signal
- */
-async function scored(what, sent, signal) {
+/** @param {Frame[]} sent */
+async function prepared(sent) {
   const { model, limits } = /** @type {Described} */ (described);
-  const reduce = at('reduce', HTMLInputElement).checked;
-  const ready = await sendable(sent, reduce ? reducedSide(model) : 0, progress);
+  const ready = await sendable(sent, at('reduce', HTMLInputElement).checked ? reducedSide(model) : 0, progress);
   const why = whyTooMuch(ready, limits);
   if (why) throw new Problem('page', why);
-  return service.score(what, ready, signal);
+  return ready;
+}
+
+/** Ask again, for the same as FHIR. */
+async function saveFhir() {
+  clearNotices();
+  try {
+    save('answer.fhir.json', FHIR, JSON.stringify(await service.fhir(asked(), await prepared(frames)), null, 2));
+  } catch (error) {
+    notice(kindly(error), saveFhir);
+  }
 }
 
 /**
@@ -301,7 +307,7 @@ function drawFrames() {
 }
 
 function drawTake() {
-  if (described) at('take', HTMLElement).replaceChildren(...takeView(answer, frames, asked(), described.model, keyed));
+  if (described) at('take', HTMLElement).replaceChildren(...takeView({ answer, frames, ask: asked(), model: described.model, keyed, saveFhir }));
 }
 
 function drawQuestion() {
@@ -381,16 +387,7 @@ function listen() {
     void begin();
   });
   at('forget', HTMLButtonElement).addEventListener('click', () => location.reload());
-  listenToHeat();
-}
-
-function listenToHeat() {
-  const strength = h('input', { type: 'range', min: '0', max: '1', step: '0.05', value: String(stage.strength), id: 'heat' });
-  strength.addEventListener('input', () => {
-    stage.strength = Number(strength.value);
-    if (described) stage.draw(described.model);
-  });
-  at('heat-controls', HTMLElement).append(h('label', { for: 'heat' }, 'Heat map'), strength);
+  at('heat-controls', HTMLElement).append(...stage.control(() => described?.model));
 }
 
 listen();

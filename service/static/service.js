@@ -18,6 +18,9 @@ export class Problem extends Error {
   }
 }
 
+/** The media type of a FHIR bundle. */
+export const FHIR = 'application/fhir+json';
+
 const KIND_WORDS = /** @type {Record<string, string>} */ ({
   unreachable: 'The service cannot be reached. Your frames are still here; try again when it is back.',
   unauthenticated: 'The service does not know this key. It may be mistyped, expired or revoked.',
@@ -85,10 +88,18 @@ export class Service {
    * @returns {Promise<Answer>}
    */
   async score(ask, frames, signal) {
-    const body = new FormData();
-    frames.forEach((frame, index) => body.append('frames', frame.blob, `${index}`));
-    body.append('request', JSON.stringify(options(ask)));
+    const body = form(frames, options(ask));
     return /** @type {Promise<Answer>} */ (this.#ask(`v1/${ask.task}`, { method: 'POST', body, signal }));
+  }
+
+  /**
+   * Ask for the same as a FHIR bundle, which holds no heat map.
+   * @param {Ask} ask
+   * @param {Frame[]} frames
+   */
+  fhir(ask, frames) {
+    const body = form(frames, { ...options(ask), explain: undefined });
+    return this.#ask(`v1/${ask.task}`, { method: 'POST', body, headers: { Accept: FHIR } });
   }
 
   /**
@@ -97,7 +108,7 @@ export class Service {
    * @returns {Promise<unknown>}
    */
   async #ask(path, request = {}) {
-    const headers = this.#key ? { Authorization: `Bearer ${this.#key}` } : undefined;
+    const headers = { ...request.headers, ...(this.#key && { Authorization: `Bearer ${this.#key}` }) };
     let response;
     try {
       response = await fetch(path, { ...request, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' });
@@ -113,6 +124,17 @@ export class Service {
       throw new Problem('unreachable', 'no answer');
     }
   }
+}
+
+/**
+ * @param {Frame[]} frames
+ * @param {object} request
+ */
+function form(frames, request) {
+  const body = new FormData();
+  frames.forEach((frame, index) => body.append('frames', frame.blob, `${index}`));
+  body.append('request', JSON.stringify(request));
+  return body;
 }
 
 /**

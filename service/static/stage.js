@@ -14,7 +14,7 @@ const STRONGEST = 0.85;
 
 export class Stage {
   /** How strongly the heat map is drawn, 0-1. */
-  strength = 0.5;
+  #strength = 0.5;
   #canvas = h('canvas', { role: 'img' });
   /** @type {ImageBitmap | null} */
   #bitmap = null;
@@ -43,6 +43,20 @@ export class Stage {
     return [h('div', { class: 'picture' }, this.#canvas), h('div', { class: 'facts' }, facts(frame, index, answer, reading))];
   }
 
+  /**
+   * Give what sets how strongly the heat map is drawn.
+   * @param {() => ModelDetail | undefined} model
+   */
+  control(model) {
+    const range = h('input', { type: 'range', min: '0', max: '1', step: '0.05', value: String(this.#strength), id: 'heat' });
+    range.addEventListener('input', () => {
+      this.#strength = Number(range.value);
+      const known = model();
+      if (known) this.draw(known);
+    });
+    return [h('label', { for: 'heat' }, 'Heat map'), range];
+  }
+
   /** Draw what is shown again. @param {ModelDetail} model */
   draw(model) {
     const bitmap = this.#bitmap;
@@ -52,7 +66,7 @@ export class Stage {
     this.#canvas.width = Math.round(bitmap.width * scale);
     this.#canvas.height = Math.round(bitmap.height * scale);
     context.drawImage(bitmap, 0, 0, this.#canvas.width, this.#canvas.height);
-    if (this.#heat && this.strength) this.#drawHeat(context, this.#heat, model);
+    if (this.#heat && this.#strength) this.#drawHeat(context, this.#heat, model);
   }
 
   /**
@@ -95,7 +109,7 @@ export class Stage {
       [left, top, across, down] = [left + (across - side) / 2, top + (down - side) / 2, side, side];
     }
     context.save();
-    context.globalAlpha = this.strength;
+    context.globalAlpha = this.#strength;
     context.imageSmoothingQuality = 'high';
     context.drawImage(small, left, top, across, down);
     context.restore();

@@ -7,14 +7,11 @@ import { csvOf, curlOf, save } from './exports.js';
 
 /**
  * Offer an answer and its request.
- * @param {Answer | null} answer
- * @param {Frame[]} frames
- * @param {Ask} ask
- * @param {ModelDetail} model
- * @param {boolean} keyed the service asks for a key
+ * @param {{answer: Answer | null, frames: Frame[], ask: Ask, model: ModelDetail, keyed: boolean, saveFhir: () => void}} what
+ *   `keyed`: the service asks for a key
  * @returns {HTMLElement[]}
  */
-export function takeView(answer, frames, ask, model, keyed) {
+export function takeView({ answer, frames, ask, model, keyed, saveFhir }) {
   const command = curlOf(ask, frames, { address: new URL('.', location.href).href, keyed });
   const copied = h('span', { role: 'status', class: 'hint' });
   const copy = button('Copy as curl', async () => {
@@ -26,6 +23,7 @@ export function takeView(answer, frames, ask, model, keyed) {
     ? [
         button('Download JSON', () => save('answer.json', 'application/json', JSON.stringify(found, null, 2))),
         button('Download CSV', () => save('answer.csv', 'text/csv', csvOf(found, frames))),
+        ...(found.operating_point ? [button('Download FHIR', saveFhir)] : []),
       ]
     : [];
   const made = frames.some((one) => one.note)

@@ -141,7 +141,7 @@ def test_frames_that_were_set_aside_or_unreadable_say_why(tab: Tab, tmp_path: An
     assert "1 of 3 frames scored" in tab.text("#patient")
 
 
-def test_answer_is_taken_along_as_json_and_csv(tab: Tab, shipped: Running) -> None:
+def test_answer_is_taken_along_as_json_csv_and_fhir(tab: Tab, shipped: Running) -> None:
     tab.give(*EXAMPLES)
     documents = {}
     for kind in ("JSON", "CSV"):
@@ -150,6 +150,12 @@ def test_answer_is_taken_along_as_json_and_csv(tab: Tab, shipped: Running) -> No
         documents[kind] = waiting.value.path().read_text()
     answer = answered(shipped, "polyp-detection", operating_point="balanced")
     saved = json.loads(documents["JSON"])
+    with tab.page.expect_download() as waiting:
+        tab.page.click("text=Download FHIR")
+    bundle = json.loads(waiting.value.path().read_text())
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    # One of the patient, and one of each frame.
+    assert kinds.count("Observation") == 1 + len(EXAMPLES)
     assert saved | {"request_id": 0} == answer | {"request_id": 0}
     rows = list(csv.DictReader(documents["CSV"].splitlines()))
     frames = answer["patients"][0]["frames"]
