@@ -36,6 +36,7 @@ from service.listening import listen, load_certificate, tls_context
 from service.logs import Event, set_up_logging
 from service.protocol import HttpProtocol
 from service.remote import run_models
+from service.replay import run_audit
 from service.server import Server
 from service.settings import Settings, read_settings
 
@@ -53,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "keys":
             print(run_keys(given))
             return 0
+        if given.command == "audit":
+            said, code = run_audit(given)
+            print(said)
+            return code
         if given.command == "models":
             print(run_models(given))
             return 0

@@ -14,6 +14,7 @@ from service.errors import SettingsInvalid
 from service.keys import Key, Scope, change_keys, new_key, read_keys
 from service.logs import LogFormat
 from service.remote import add_models_command
+from service.replay import add_audit_commands
 
 __all__ = ["make_parser", "run_keys"]
 
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         "else json",
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
+    add_audit_commands(commands)
     keys = commands.add_parser(
         "keys", help="make, list and revoke API keys", epilog=_KEYS_EPILOG, formatter_class=plain
     )

@@ -200,6 +200,11 @@ class Settings(BaseModel):
         description="Frames of an exam. Each takes 1 KiB of the store, and asking for the result "
         "reads them all.",
     )
+    audit_log: Path | None = Field(
+        default=None,
+        description="Hash-chained audit log of exams, checked by `python -m service audit`; for "
+        "one process. Unset: none. It only grows.",
+    )
     max_streams: int = Field(
         default=16,
         ge=1,

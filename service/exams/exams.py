@@ -6,6 +6,7 @@ whatever is served.
 """
 
 import asyncio
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from service import jsonio
 from service.admission import Permit
+from service.audit import AuditLog
 from service.bundles import NAMED_TASKS
 from service.engine import Engine, Frame, all_of
 from service.errors import (
@@ -25,7 +27,7 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.exams.database import Database
-from service.exams.frames import answer, fresh, identify, kept
+from service.exams.frames import answer, audit_entries, fresh, identify, kept
 from service.exams.results import outcome_of, result_of, rfc3339
 from service.exams.store import ExamStore, check_same
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
@@ -50,11 +52,13 @@ class Taken:
         answer: its body without the request's id.
         patients: the frames that were looked at now, for the figures.
         rows: the frames that were new, as they are kept.
+        entries: what the audit log is told when they are.
     """
 
     answer: dict[str, Any]
     patients: list[dict[str, Any]]
     rows: list[KeptFrame]
+    entries: list[dict[str, Any]]
 
 
 class Exams:
@@ -64,6 +68,7 @@ class Exams:
         self._url = settings.exam_store
         self._settings = settings
         self._store: ExamStore | None = None
+        self._audit = AuditLog(settings.audit_log) if settings.audit_log else None
         # By key, revision and state, which determine it.
         self._results: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
         self._purging: asyncio.Task[None] | None = None
@@ -88,6 +93,8 @@ class Exams:
             await asyncio.gather(self._purging, return_exceptions=True)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
+        if self._audit is not None:
+            self._audit.close()
 
     async def open(self, engine: Engine, owner: str, body: ExamBody) -> tuple[bytes, str, bool]:
         """Open an exam; gives (body of the answer, id, whether it is new).
@@ -155,18 +162,31 @@ class Exams:
             for one in readable.values()
             if one.frame_id not in there and outcomes[one.content].rejected is None
         ]
-        revision = await store.add(exam, rows) if keep and rows else exam.revision
         told = await asyncio.to_thread(answer, engine, exam, named, frames, set(there))
+        entries = audit_entries(engine, exam, rows, told) if self._audit else []
+        revision = await self.keep(exam, rows, entries) if keep and rows else exam.revision
         looked_at = [{"frames": [entry for entry in told["frames"] if not entry["duplicate"]]}]
-        return Taken({**told, "revision": revision}, looked_at, rows)
+        return Taken({**told, "revision": revision}, looked_at, rows, entries)
 
-    async def keep(self, exam: Exam, rows: Sequence[KeptFrame]) -> int:
+    async def keep(
+        self, exam: Exam, rows: Sequence[KeptFrame], entries: Sequence[dict[str, Any]]
+    ) -> int:
         """Make frames that were taken part of the exam; gives the revision with them.
 
         Raises:
-            As `ExamStore.add`.
+            As `ExamStore.add`; StoreUnavailable also where the audit log cannot be written.
         """
+        await self._note(entries)
         return await self._open_store().add(exam, rows)
+
+    async def _note(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Write the audit log first: no result goes out that is not in it."""
+        if self._audit is None or not entries:
+            return
+        try:
+            await asyncio.to_thread(self._audit.write, entries)
+        except OSError as error:
+            raise StoreUnavailable("the audit log") from error
 
     def check_open(self, engine: Engine, exam: Exam) -> None:
         """Hold an exam against what is served, and see that it takes frames.
@@ -218,6 +238,9 @@ class Exams:
             told = replace(now, state=State.CLOSED, final=b"")
             result = await asyncio.to_thread(result_of, engine, told, frames)
             body = await asyncio.to_thread(jsonio.write, result)
+            digest = hashlib.sha256(body).hexdigest()
+            closed = {"event": "closed", "bundle": engine.bundle.digest, "result": digest}
+            await self._note([{**closed, "frames": now.revision}])
             exam, is_ours = await store.end_close(exam, body)
             if is_ours:
                 made = result

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from service.engine import Engine, Frame
@@ -13,7 +13,7 @@ from service.forms import FrameIn, PatientIn
 from service.frames import content_of
 from service.scoring import score_exam
 
-__all__ = ["answer", "fresh", "identify", "kept"]
+__all__ = ["answer", "audit_entries", "fresh", "identify", "kept"]
 
 _ID_CHARS = 32
 _TOLD = ("exam_id", "model", "intended_use")
@@ -95,3 +95,41 @@ def answer(
 def _alone(frame: dict[str, Any]) -> dict[str, Any]:
     hidden = ("frame_id", "status", "attention")
     return {key: value for key, value in frame.items() if key not in hidden}
+
+
+def audit_entries(
+    engine: Engine, exam: Exam, rows: Sequence[KeptFrame], told: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Say of frames what an audit log keeps: what they were scored by, and with which result.
+
+    Args:
+        engine: that scored them.
+        exam: whose they are; nothing that could name it goes into the log.
+        rows: the frames that are new.
+        told: their answer.
+    """
+    options, manifest = exam.options, engine.bundle.manifest
+    by_what = {
+        "event": "frame",
+        "bundle": options.bundle,
+        "site_profile": options.site_profile,
+        "prompts": {task: _prompts(engine, task) for task in options.tasks},
+        "input": asdict(manifest.input),
+        "crop": list(options.box),
+        "provider": engine.encoder.provider_now,
+        "operating_point": options.operating_point,
+    }
+    by_id = {entry["frame_id"]: entry for entry in told["frames"]}
+    entries = []
+    for one in rows:
+        entry = by_id[one.frame_id]
+        results = entry.get("results", {})
+        probabilities = {task: result["probability"] for task, result in results.items()}
+        found = {"file": one.content.hex(), "status": entry["status"]}
+        entries.append({**by_what, **found, "probabilities": probabilities})
+    return entries
+
+
+def _prompts(engine: Engine, task: str) -> str:
+    classes = engine.encoder.class_embeddings(engine.bundle.label_set(task))
+    return hashlib.sha256(classes.tobytes()).hexdigest()

@@ -41,7 +41,7 @@ from service.errors import (
 )
 from service.exams.exams import Exams, Taken
 from service.exams.results import is_within_calendar, rfc3339
-from service.exams.values import Exam, KeptFrame
+from service.exams.values import Exam
 from service.forms import FrameIn, PatientIn, RequestIn
 from service.guard import owner_of, rate_of
 from service.intake import client_of
@@ -140,7 +140,7 @@ class _Room:
         self._socket, self._exam = socket, exam
         self._keep_every_us = keep_every_ms * 1000
         self._kept_in: int | None = None
-        self._to_keep: asyncio.Queue[KeptFrame] = asyncio.Queue(_UNKEPT)
+        self._to_keep: asyncio.Queue[Taken] = asyncio.Queue(_UNKEPT)
         self._next: _Arrived | None = None
         self._wake = asyncio.Event()
         self._received = 0
@@ -233,7 +233,7 @@ class _Room:
         interval = arrived.captured_us // max(self._keep_every_us, 1)
         if (interval != self._kept_in or not self._keep_every_us) and not self._to_keep.full():
             self._kept_in = interval
-            self._to_keep.put_nowait(taken.rows[0])
+            self._to_keep.put_nowait(taken)
         entry = {key: value for key, value in taken.answer["frames"][0].items() if key != _OF_POSTS}
         ms = round((time.perf_counter() - arrived.since) * 1000, 1)
         return {"type": "frame", **entry, "ms": ms}
@@ -242,10 +242,11 @@ class _Room:
         """Keep what is to be kept, and say so when it is on the disk."""
         exams: Exams = self._socket.app.state.exams
         while True:
-            frame = await self._to_keep.get()
+            taken = await self._to_keep.get()
+            frame = taken.rows[0]
             told = {"frame_id": frame.frame_id, "captured_at": rfc3339(frame.captured_us or 0)}
             try:
-                revision = await exams.keep(self._exam, [frame])
+                revision = await exams.keep(self._exam, taken.rows, taken.entries)
             except PayloadTooLarge:
                 # The exam is full; the room goes on seeing results.
                 await self._send({"type": "full", **told})

@@ -1,0 +1,122 @@
+"""The audit log: what is in it, that a change is found, and that scores can be had again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.audit import AuditBroken, AuditLog, read_log
+from service.errors import SettingsInvalid
+from tests.service.conftest import BLACK, Serve, as_form, image
+from tests.tiny_bundle import PINK, RED
+
+FRAMES = {"mueller-1": image(RED), "mueller-2": image(PINK), "mueller-3": image(BLACK)}
+
+
+@pytest.fixture(scope="module")
+def log(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audit")
+    path = folder / "audit.jsonl"
+    with serve(exam_store=str(folder / "e.db"), audit_log=path) as up:
+        options = {"exam_id": "exam-mueller", "patient_id": "mueller"}
+        assert up.client.post("/v1/exams", json=options).status_code == 201
+        told = {"frames": [{"frame_id": name} for name in FRAMES]}
+        for _ in range(2):  # what comes again is not scored again
+            form = as_form(list(FRAMES.values()), told)
+            assert up.client.post("/v1/exams/exam-mueller/frames", **form).status_code == 200
+        assert up.client.post("/v1/exams/exam-mueller/close").status_code == 200
+    return path
+
+
+@pytest.fixture
+def audit(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """The command, in this process: starting one takes longer than all it does."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        code = main(["audit", *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_each_frame_and_the_close_are_entries_without_any_id(log: Path) -> None:
+    entries = list(read_log(log))
+    assert [entry["event"] for entry in entries] == ["frame", "frame", "frame", "closed"]
+    assert [entry["status"] for entry in entries[:3]] == ["scored", "scored", "abstained"]
+    assert set(entries[0]["probabilities"]) == {"polyp_detection", "malignancy"}
+    assert "mueller" not in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def lines_of(log: Path) -> list[str]:
+    return log.read_text().splitlines(keepends=True)
+
+
+def other_score(lines: list[str]) -> list[str]:
+    entry = json.loads(lines[0])
+    entry["probabilities"]["malignancy"] = 0.5
+    return [json.dumps(entry) + "\n", *lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (other_score, 1),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [lines[0], *lines[2:]], 2),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], 1),
+        (lambda lines: [lines[0], "{}\n", *lines[1:]], 2),
+        (lambda lines: [*lines, lines[-1]], 5),
+    ],
+)
+def test_a_change_is_found(
+    log: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], line: int
+) -> None:
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text("".join(change(lines_of(log))))
+    with pytest.raises(AuditBroken, match=f"line {line} "):
+        list(read_log(changed))
+
+
+def test_the_command_verifies_and_sees_a_log_cut_short(
+    log: Path, tmp_path: Path, audit: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = audit("verify", log)
+    assert (code, said.split()[0]) == (0, "whole:")
+    last = said.split()[-1]
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(lines_of(log)[:-1]))
+    assert audit("verify", short)[0] == 0
+    assert audit("verify", short, "--last", last)[0] == 1
+
+
+def test_the_command_scores_again_and_tells_the_deviation(
+    log: Path, bundle: Path, tmp_path: Path, audit: Callable[..., tuple[int, str]]
+) -> None:
+    for name, data in FRAMES.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "another").write_bytes(b"no image")
+    code, said = audit("replay", log, "--frames", tmp_path, "--bundle", bundle)
+    assert code == 0, said
+    assert "as recorded: 3 of 3 frames found" in said
+    assert audit("replay", log, "--frames", tmp_path)[0] == 2  # the shipped bundle is another
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert audit("replay", log, "--frames", empty, "--bundle", bundle)[0] == 1
+
+
+def test_a_line_cut_off_by_a_crash_goes_and_the_chain_goes_on(log: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(lines_of(log)[:2]) + lines_of(log)[2][:50])
+    writing = AuditLog(cut)
+    with pytest.raises(SettingsInvalid, match="ENDOCLIP_AUDIT_LOG"):
+        AuditLog(cut)
+    writing.write([{"event": "closed"}])
+    writing.close()
+    (tmp_path / "none.jsonl").write_text("no entry\n")
+    with pytest.raises(AuditBroken):
+        AuditLog(tmp_path / "none.jsonl")
+    assert [entry["event"] for entry in read_log(cut)] == ["frame", "frame", "closed"]
