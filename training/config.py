@@ -171,7 +171,7 @@ class UnificationConfig:
         records: Records a step (paper: 8).
         frames: Frames of a record at most.
         longest: Background frames that lengthen a record at most, log-uniformly; 0 = none.
-        lr: Peak learning rate of the towers; the unify module takes ten times as much.
+        lr: Peak learning rate of the towers; the unify module takes twice as much.
         px: Side of the training pixels.
         tau: Temperature of the unified soft labels.
         class_weight: Weight of the class sentences pooled by their positive query.

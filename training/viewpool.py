@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.measure import Measures, measure
+from training.overlays import OVERLAYS
 from training.scope import cloned, plan_patches, scope_view
 from training.sources import SourceImage, crop_boxes, crop_window
 from training.spoil import spoil
@@ -202,15 +203,17 @@ def scope_views(task: tuple[SourceImage, int]) -> list[PoolView]:
     return found
 
 
-def spoiled_view(task: tuple[bytes, str, int]) -> bytes:
-    """Make a non-informative variant.
+def spoiled_view(task: tuple[bytes, str, int, bool]) -> bytes:
+    """Make a non-informative variant, or one that is disturbed in part.
 
     Args:
-        task: encoded view, kind of ``training.spoil.SPOILS``, seed.
+        task: encoded view, kind, seed, and whether it is spoiled as a whole (a kind of
+            ``training.spoil.SPOILS``) or in part (of ``training.overlays.OVERLAYS``).
     """
-    jpeg, kind, seed = task
+    jpeg, kind, seed, whole = task
     view = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    return encode(spoil(view, kind, np.random.default_rng(seed)))
+    rng = np.random.default_rng(seed)
+    return encode(spoil(view, kind, rng) if whole else OVERLAYS[kind](view, rng))
 
 
 def covariates(jpeg: bytes, side: float, aspect: float) -> tuple[float, ...]:

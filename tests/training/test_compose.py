@@ -12,6 +12,7 @@ from PIL import Image
 from training.attributes import extract, polyp_mentioned, strip_impression, strip_pathology
 from training.compose import compose
 from training.measure import Measures, lab, mean_measures, measure, values_of
+from training.overlays import OVERLAYS
 from training.patients import Patient, patients, read_views
 from training.records import PARTS, Archive, read, read_truth
 from training.sources import (
@@ -25,6 +26,7 @@ from training.sources import (
 from training.spoil import SPOILS
 from training.viewpool import PoolView, match_weights
 from training.views import background_windows, field_of_view, lesion_windows
+from training.weave import DISTURBED
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "colonoscopy" / "dev"
 needs_data = pytest.mark.skipif(
@@ -153,6 +155,20 @@ def test_non_informative_variants_come_from_both_kinds(truth: dict[str, Any]) ->
     bases = Counter(frame["base"] for frame in spoiled)
     assert min(bases.values()) > 0.5 * max(bases.values())
     assert {frame["spoiled"] for frame in spoiled} == set(SPOILS)
+
+
+@needs_data
+def test_a_disturbance_in_part_says_nothing_of_the_label(truth: dict[str, Any]) -> None:
+    drawn = [e for e in truth.values() if e["source"] != "phantom"]
+    clear = [f for e in drawn if e["part"] == "train" for f in e["frames"] if not f["spoiled"]]
+    disturbed = [f for f in clear if f["overlay"]]
+    assert {frame["overlay"] for frame in disturbed} == set(OVERLAYS)
+    assert all(frame["kind"] == frame["base"] for frame in disturbed)
+    for kind in ("lesion", "background"):
+        shown = [bool(f["overlay"]) for f in clear if f["kind"] == kind]
+        assert abs(sum(shown) / len(shown) - DISTURBED) < 5 * (0.25 * 0.75 / len(shown)) ** 0.5
+    others = [f for e in drawn if e["part"] != "train" for f in e["frames"]]
+    assert not any(frame["overlay"] for frame in others)
 
 
 @needs_data

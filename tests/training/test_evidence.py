@@ -19,11 +19,11 @@ from training.__main__ import main
 from training.calibrate import ece_floor
 from training.card_figures import figures_text
 from training.evidence.card_again import differences
-from training.evidence.drawn import OVERLAYS, drawn_folds
 from training.evidence.normals import normal_frames, window_pairs
 from training.evidence.reliability import grouped_floor, reliability
 from training.evidence.sequences import RUN_FRAMES, SMOOTHINGS, runs
 from training.figures import part_figures
+from training.overlays import OVERLAYS, drawn_folds
 from training.report.operating import share_interval
 from training.sources import dev_items, read_sources, split_sources
 

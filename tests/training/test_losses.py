@@ -179,13 +179,14 @@ def _trained_unify() -> Unify:
     return unify
 
 
-def test_unify_equals_its_naive_twin() -> None:
-    unify, frames, queries = _trained_unify(), _unit(6, seed=1), _unit(2, seed=2)
-    mask = torch.tensor([True, True, False, True, True, False])
+@pytest.mark.parametrize("count", [6, 60])
+def test_unify_equals_its_naive_twin(count: int) -> None:
+    unify, frames, queries = _trained_unify(), _unit(count, seed=1), _unit(2, seed=2)
+    mask = torch.tensor([True, True, False, True, True, False] * (count // 6))
     pooled, attention = unify(frames, mask, queries)
     q, k = (layer.weight.detach().numpy() for layer in (unify.query, unify.key))
-    scale = math.exp(unify.log_scale.item())
-    valid = [i for i in range(6) if mask[i]]
+    valid = [i for i in range(count) if mask[i]]
+    scale = math.exp(unify.log_scale.item()) * {4: 1.0, 40: 1 + math.log(40 / 8) / 4}[len(valid)]
     for j in range(2):
         logits = [scale * float((q @ queries[j].numpy()) @ (k @ frames[i].numpy())) for i in valid]
         weights = [math.exp(x - max(logits)) for x in logits]
@@ -196,6 +197,21 @@ def test_unify_equals_its_naive_twin() -> None:
         )
         assert attention[j, valid].tolist() == pytest.approx(weights, abs=1e-5)
         assert attention[j, [2, 5]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("lead", [4.0, 6.0])
+def test_the_weight_of_one_frame_does_not_fade_with_the_number_of_others(lead: float) -> None:
+    unify = Unify(2)
+    cosine = 1 - lead / math.exp(unify.log_scale.item())
+    other = torch.tensor([[cosine, math.sqrt(1 - cosine**2)]])
+    weights = []
+    for n in (8, 40, 400, 4000):
+        frames = torch.cat([torch.tensor([[1.0, 0.0]]), other.expand(n - 1, 2)])
+        query, mask = torch.tensor([[1.0, 0.0]]), torch.ones(n, dtype=torch.bool)
+        weights.append(unify(frames, mask, query)[1][0, 0].item())
+    fixed = 1 / (1 + 3999 * math.exp(-lead))  # what a scale that does not grow would leave
+    assert min(weights) > 0.8 > fixed + 0.1
+    assert max(weights) - min(weights) < 0.05
 
 
 def test_unify_does_not_depend_on_frame_order_padding_or_batch() -> None:

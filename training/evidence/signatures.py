@@ -24,9 +24,9 @@ from PIL import Image
 from model_store.scoring import Decision
 from training.evaluate import TASKS, Patient, probabilities, score_patients
 from training.evidence.decided import Scorer, apart, decisions, rates, share
-from training.evidence.drawn import OVERLAYS, drawn_folds
 from training.items import Embedded, Item
 from training.metrics import group_weights, interval, paired_interval
+from training.overlays import OVERLAYS, drawn_folds
 from training.patients import read_views
 from training.protocol import archive_items, archive_patients, data_items
 from training.views import encode

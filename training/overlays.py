@@ -1,8 +1,10 @@
 """What is taken for a polyp, drawn over frames: glare, stool, bubbles, an instrument; and folds.
 
-The data labels stool and bubbles on a few frames of other sources, and none of the others; here
-the very same frame is looked at with the disturbance and without. Folds are drawn as a whole frame
-(``training.phantom_render``): no part of a real frame can be bent into one.
+The data labels stool and bubbles on a few frames of other sources, and none of the others. Train
+exams show some of their frames with such a disturbance, lesions and backgrounds alike
+(``training.weave``); ``training.evidence`` looks at the very same frame with it and without. Folds
+are drawn as a whole frame (``training.phantom_render``): no part of a real frame can be bent into
+one.
 """
 
 from __future__ import annotations
