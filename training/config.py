@@ -175,6 +175,8 @@ class UnificationConfig:
         px: Side of the training pixels.
         tau: Temperature of the unified soft labels.
         class_weight: Weight of the class sentences pooled by their positive query.
+        attention_steps: Steps of the unify module alone at the end; 0 = none.
+        attention_lr: Their peak learning rate.
     """
 
     enabled: bool
@@ -186,6 +188,8 @@ class UnificationConfig:
     px: int
     tau: float
     class_weight: float
+    attention_steps: int = 0
+    attention_lr: float = 3e-4
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from training.errors import ConfigError, FrameUnreadable
 from training.step import Bench, Squares, Step, Task, own_frames
 
-__all__ = ["Feed", "rng_for"]
+__all__ = ["ATTEMPTS", "Feed", "rng_for"]
 
 log = logging.getLogger(__name__)
 

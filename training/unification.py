@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.attending import learn_to_attend
 from training.batches import Augmentation
 from training.claims import opinion_sentence, presence_sentence
 from training.config import UnificationConfig
@@ -284,14 +285,17 @@ class UnificationTask:
 def unify_records(
     folder: Path, bench: Bench, sampler: PatientSampler, impression: bool, schedule: Schedule
 ) -> dict[str, Any]:
-    """Train stage 3 and write ``weights.pt``.
+    """Train stage 3, towers and attention and then the attention alone; write ``weights.pt``.
 
     Returns:
         Figures for the stamp.
     """
-    history = train(folder, UnificationTask(sampler, impression), bench, schedule)
+    config, task = sampler.config, UnificationTask(sampler, impression)
+    history = train(folder, task, bench, schedule)
+    figures = {"last_loss": float(np.mean(history[-20:]))}
+    if config.attention_steps:
+        alone = Schedule(config.attention_steps, config.attention_lr, schedule.seed, 0.0)
+        history = learn_to_attend(bench, task, alone)
+        figures |= {"attention_last_loss": float(np.mean(history[-20:]))}
     save_weights(bench.model, folder / "weights.pt")
-    return {
-        "last_loss": float(np.mean(history[-20:])),
-        "attention_scale": bench.model.unify.log_scale.exp().item(),
-    }
+    return figures | {"attention_scale": bench.model.unify.log_scale.exp().item()}
