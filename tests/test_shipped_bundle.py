@@ -127,7 +127,6 @@ def test_one_lesion_among_normal_frames_is_found(encoder: Encoder, normals: int)
 
 @pytest.mark.parametrize("polyp", POLYPS)
 def test_one_lesion_among_199_normal_frames_is_not_no_polyp(encoder: Encoder, polyp: str) -> None:
-    # 0.2.0 abstains at polyp_1: its probability lies within the band around the threshold.
     patient = [polyp] + ["normal_1"] * 199
     assert served(encoder, "polyp_detection", patient)[1] is not Decision.NEGATIVE
 
