@@ -1,18 +1,17 @@
 """A second bundle that scores what was answered, to say how it would have decided.
 
-Nothing waits for it. An answer is offered when it is out; one thread, of the lowest priority where
-the system has such, scores it again, frame by frame, and stops between two frames while requests
-have work here. What does not fit into its bounded queue is dropped, so under load the shadow is the
-first to go without, and its comparison then rests on what was answered in quieter moments.
+Nothing waits for it. An answer is offered when it is out; one thread scores it again, frame by
+frame, rests four times as long as each took, and stops while requests have work here. What does not
+fit into its bounded queue is dropped, so under load the shadow is the first to go without, and its
+comparison is then of what was answered in quieter moments. The thread has the priority of all
+others: with a lower one it is put aside while it holds the interpreter's lock, and holds up all.
 """
 
 import logging
-import os
-import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,9 @@ __all__ = ["Shadow"]
 _MAX_FRAMES = 1024
 _MAX_BYTES = 64 * 1024 * 1024
 _PAUSE_S = 0.005
+# Rest for each second of work: a request that comes meets the shadow at work one time in five.
+_REST = 4.0
 _STOP_S = 5.0
-_LOWEST_PRIORITY = 19
 _UNSCORED = "unscored"
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +59,9 @@ class _Answered:
 
     @property
     def bytes(self) -> int:
-        return sum(frame.length for patient in self.patients for frame in patient.frames)
+        # Frames of one DICOM file have its bytes in common.
+        files = {id(frame.data): frame for patient in self.patients for frame in patient.frames}
+        return sum(frame.length for frame in files.values() if frame.data is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,7 @@ class Shadow:
             self.bundle,
             provider=settings.provider,
             allow_fallback=settings.allow_cpu_fallback,
-            # The runtime's own threads would not have the priority of the one below.
-            threads=1,
+            threads=1,  # one core at most, whatever else there is to do
         )
         self_test(self._encoder)
         self._limits = ImageLimits(
@@ -186,10 +187,6 @@ class Shadow:
         self._figures.show_pending(self._frames)
 
     def _work(self) -> None:
-        # Of a thread it is on Linux alone; elsewhere it would be the whole process's.
-        if sys.platform == "linux":
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while (answered := self._next()) is not None:
             try:
                 done = self._compare(answered)
@@ -246,7 +243,9 @@ class Shadow:
             if self._stopping.is_set():
                 return None
             if answer["status"] != "rejected" and frame.data is not None:
+                began = time.monotonic()
                 row = self._encode(frame, box)
+                self._stopping.wait(_REST * (time.monotonic() - began))
                 if row is not None:
                     rows[place] = row
         verdicts = [_Verdict(_UNSCORED)] * (1 + len(told))

@@ -12,6 +12,7 @@ from model_store.bundle import Bundle
 from model_store.profile import write_profile
 from model_store.quality import QualityLimits
 from service import shadow as shadow_module
+from tests.dicom_files import VIDEO_ENDOSCOPIC, jpegs
 from tests.service.conftest import BETWEEN, BLACK, Running, Serve, as_form, edited, image
 from tests.service.test_operations import figures
 from tests.service.test_swap import ADMIN, asked, eventually
@@ -201,12 +202,13 @@ def test_shadow_of_the_served_bundle_uses_the_site_profile_and_of_another_its_ow
         assert json.dumps(compared(up, TASK, 2))
 
 
-def test_shadow_runs_at_the_lowest_priority(up: Running) -> None:
-    shadowed(up, "two")
-    thread = up.app.state.models._shadow._thread
-    stat = Path(f"/proc/self/task/{thread.native_id}/stat")
-    if not stat.exists():
-        pytest.skip("no /proc here")
-    eventually(lambda: stat.read_text().rpartition(")")[2].split()[16] == "19")
-    mine = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat").read_text()
-    assert mine.rpartition(")")[2].split()[16] != "19"
+def test_frames_of_one_file_are_scored_each_and_its_bytes_counted_once(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = jpegs(RED, PINK, BLACK, SOPClassUID=VIDEO_ENDOSCOPIC)
+    monkeypatch.setattr(shadow_module, "_MAX_BYTES", 2 * len(film))
+    shadowed(up, "one")
+    assert up.client.post("/v1/polyp-detection", **as_form([film])).status_code == 200
+    found = compared(up, TASK, 1)
+    assert found["decisions_total/same/frame"] == 3
+    assert found["answers_total/dropped"] == 0
