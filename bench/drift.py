@@ -6,14 +6,15 @@ Source groups that no stage was trained on are split at random, anew for each st
 reference, the others arrive as exams, one after another, as `service.drift` takes them, and are
 compared after each. In a stream without a shift an alarm (p of at most ALARM) is false; alarms less
 than three days apart are one. No group comes twice, so short sources give shorter streams: rates
-are for 120 exams, 30 days of four. In the others all exams from the 64th on are shifted.
+are for 120 exams, 30 days of four. In the others all exams from the 64th on are shifted, and it is
+looked LOOKS exams later: shares of streams in which the alarm is on then.
 Prints one table. Embeddings are kept in --work, so a second run takes the simulation alone.
 """
 
 import argparse
 import io
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from model_store.images import decode
 from model_store.quality import QualityLimits, assess
 from model_store.reference import Exam, Exams, Reference
 from model_store.scoring import cosines, margin
-from service.drift import EARLIER, LEAST_EARLIER, LEAST_RECENT, RECENT
+from service.drift import EARLIER, RECENT
 from training.reference import sketch
 from training.sources import SOURCES, dev_items, read_sources, split_sources
 
@@ -40,6 +41,8 @@ STEADY = EARLIER // 2
 """Exams of a stream before a shift begins."""
 DAYS, A_DAY = 30, 4
 WINDOW_OF_FIGURE = DAYS * A_DAY
+LOOKS = (12, 24, 48)
+"""Exams after the beginning of a shift at which it is looked for."""
 KEPT = 3 * A_DAY
 """Exams for which an alert goes on after its last cause: `keep_firing_for` of its rule."""
 
@@ -200,8 +203,8 @@ def stream(held: Held, scenario: Scenario, seed: int) -> dict[tuple[str, str], l
     count = WINDOW_OF_FIGURE if scenario.is_null else 2 * RECENT
     exams += _exams(reference, held, shifted, later, count, scenario.lesions, rng, positive)
     if scenario.is_null:
-        return _followed(reference, exams, seed, LEAST_RECENT)
-    return _followed(reference, exams, seed, STEADY + 1)
+        return _followed(reference, exams, seed, range(STEADY, len(exams) + 1))
+    return _followed(reference, exams, seed, [STEADY + after for after in LOOKS])
 
 
 def _groups(held: Held, source: str, rng: np.random.Generator) -> npt.NDArray[np.str_]:
@@ -245,21 +248,17 @@ def _exams(
 
 
 def _followed(
-    reference: Reference, exams: list[Exam], seed: int, first: int
+    reference: Reference, exams: list[Exam], seed: int, ends: Iterable[int]
 ) -> dict[tuple[str, str], list[bool]]:
-    """Give whether it alarms after each exam; before the `first` nobody looks."""
+    """Give whether it alarms after each of these numbers of exams."""
     alarms: dict[tuple[str, str], list[bool]] = {}
-    for end in range(first, len(exams) + 1):
+    for end in ends:
         recent = Exams.of(exams[max(end - RECENT, 0) : end])
         earlier = exams[max(end - RECENT - EARLIER, 0) : max(end - RECENT, 0)]
-        sides = {"reference": reference.exams}
-        if len(earlier) >= LEAST_EARLIER:
-            sides["earlier"] = Exams.of(earlier)
-        for against in ("reference", "earlier"):
-            alarming = _alarming(sides[against], recent, seed) if against in sides else set()
+        for against, others in (("reference", reference.exams), ("earlier", Exams.of(earlier))):
+            alarming = _alarming(others, recent, seed)
             for shift in Shift:
-                past = alarms.setdefault((against, shift.value), [False] * (first - 1))
-                past.append(shift in alarming)
+                alarms.setdefault((against, shift.value), []).append(shift in alarming)
     return alarms
 
 
@@ -279,19 +278,25 @@ def _begun(alarms: list[bool]) -> int:
 
 
 def row(scenario: Scenario, streams: list[dict[tuple[str, str], list[bool]]]) -> str:
-    """Sum a scenario's streams up: false alarms a month, or what is noticed and how soon."""
+    """Sum a scenario's streams up: false alarms in 30 days, or how many are seen at each look."""
     cells = []
     for key in streams[0]:
-        after = [alarms[key][STEADY:] for alarms in streams]
+        found = [alarms[key] for alarms in streams]
         if scenario.is_null:
-            exams = sum(len(s) for s in after)
-            begun = sum(_begun(s) for s in after)
-            cells.append(f"{begun * WINDOW_OF_FIGURE / exams:.2f}")
-            continue
-        first = [s.index(True) + 1 for s in after if True in s[: 2 * RECENT]]
-        soon = f", {np.median(first):.0f}" if first else ""
-        cells.append(f"{len(first) / len(after):.2f}{soon}")
+            begun = sum(_begun(alarms) for alarms in found)
+            cells.append(f"{begun * WINDOW_OF_FIGURE / sum(map(len, found)):.2f}")
+        else:
+            cells.append(" / ".join(f"{share:.2f}" for share in np.mean(found, axis=0)))
     return f"| {scenario.name} | " + " | ".join(cells) + " |"
+
+
+def effect(held: Held, name: str, frames: Frames) -> str:
+    """Say what a change does to frames one by one."""
+    plain = held.by_change["as filmed"]
+    both = plain.passed & frames.passed
+    other = (plain.margins >= held.threshold) != (frames.margins >= held.threshold)
+    share = other[both].mean()
+    return f"{name}: decided otherwise {share:.3f}, set aside {1 - frames.passed.mean():.3f}"
 
 
 def main() -> None:
@@ -305,6 +310,8 @@ def main() -> None:
     args = parser.parse_args()
     held = embedded(args.data, args.bundle, args.work)
     print(f"frames {len(held.groups)}, groups {len(set(held.groups.tolist()))}", flush=True)
+    for name, frames in held.by_change.items():
+        print(effect(held, name, frames))
     print(
         "| shift | reference, image | reference, prevalence | earlier, image | earlier, "
         "prevalence |\n|---|---|---|---|---|",

@@ -12,7 +12,7 @@ name, like every other transfer syntax that nothing here decodes.
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
@@ -48,6 +48,9 @@ _SOP_CLASSES = (
     *(f"1.2.840.10008.5.1.4.1.1.77.1.{n}" for n in ("1", "1.1", "4", "4.1")),
     *(f"1.2.840.10008.5.1.4.1.1.7{n}" for n in ("", ".1", ".2", ".3", ".4")),
 )
+# Its elements are read one by one, 1 us each: a file of nothing but empty ones would take seconds.
+_MOST_HEADER = 1024 * 1024
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
 _LUT = "PaletteColorLookupTable"
 _TAGS = [
     *("SOPClassUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"),
@@ -59,13 +62,18 @@ _TAGS = [
 
 @dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """What a file says of its pictures: transfer syntax, colours, pixels, number of frames."""
+    """What a file says of its pictures: transfer syntax, colours, pixels, number of frames.
+
+    `start` is where the element of the pixels begins; `attributes` are pydicom's, of `_TAGS` alone.
+    """
 
     syntax: str
     photometric: str
     rows: int
     columns: int
     frames: int
+    start: int
+    attributes: Any = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
     with _rejecting():
         syntax = _syntax(data)
         _check_syntax(syntax)
-        header, _ = _header(data)
+        header, start = _header(data)
         rows, columns = int(header.Rows), int(header.Columns)
         frames = int(header.get("NumberOfFrames") or 1)
         sop_class, photometric = str(header.SOPClassUID), str(header.PhotometricInterpretation)
@@ -123,7 +131,7 @@ def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
         raise ImageRejected(
             ImageCode.IMAGE_UNDECODABLE, f"expected 1 frame or more; found {frames}"
         )
-    return DicomHeader(syntax, photometric, rows, columns, frames)
+    return DicomHeader(syntax, photometric, rows, columns, frames, start, header)
 
 
 def decode(
@@ -151,14 +159,12 @@ def decode(
     """
     limits = limits or ImageLimits()
     with _rejecting():
-        header, start = _header(data)
-        encapsulated = frame.header.syntax not in _NATIVE
-        stream = _stream(data[start:], frame, header) if encapsulated else b""
+        stream = b"" if frame.header.syntax in _NATIVE else _stream(data, frame)
     if frame.header.syntax == _JPEG_BASELINE and plain_jpeg(frame.header.photometric):
         return images.decode(stream, contract, limits=limits, crop=crop)
     with _rejecting():
         _check_stream(stream, frame.header)
-        picture = picture_of(_array(data, frame.number - 1), header)
+        picture = picture_of(_array(data, frame.number - 1), frame.header.attributes)
     return preprocess(crop_to(picture, crop or (0.0, 0.0, 1.0, 1.0)), contract)
 
 
@@ -248,22 +254,26 @@ def _header(data: bytes) -> tuple[Any, int]:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
         silence()
-    file = BytesIO(data)
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS), file.tell()
+    file = BytesIO(data[:_MOST_HEADER])
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    start = file.tell()
+    if data[start : start + 4] not in _PIXEL_DATA:
+        message = f"expected pixels within the first {_MOST_HEADER} bytes; found none"
+        raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message)
+    return header, start
 
 
-def _stream(element: bytes, frame: DicomFrame, header: Any) -> bytes:
+def _stream(data: bytes, frame: DicomFrame) -> bytes:
     """Take the compressed stream of one frame out of the element of the pixels."""
     from pydicom.encaps import get_frame
 
-    if element[:4] != b"\xe0\x7f\x10\x00":
-        raise EOFError
-    offsets = None
+    header, offsets = frame.header.attributes, None
     if "ExtendedOffsetTable" in header and "ExtendedOffsetTableLengths" in header:
         offsets = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
-    # Tag, VR and length: encapsulated pixels are always of explicit VR.
+    file = BytesIO(data)  # shares the bytes
+    file.seek(frame.header.start + 12)  # tag, VR and length: always of explicit VR
     stream: bytes = get_frame(
-        element[12:],
+        file,
         frame.number - 1,
         number_of_frames=frame.header.frames,
         extended_offsets=offsets,

@@ -57,9 +57,11 @@ export class Prompts {
    */
   labels(limits) {
     const labels = new Map();
-    for (const line of this.#lines) {
+    for (const [index, line] of this.#lines.entries()) {
       const prompts = line.split('|').map((one) => one.trim().slice(0, limits.max_prompt_chars)).filter(Boolean).slice(0, limits.max_prompts);
-      const label = prompts[0]?.slice(0, MAX_LABEL_CHARS);
+      const [first = ''] = prompts;
+      // A number tells long prompts apart that begin alike.
+      const label = first.length <= MAX_LABEL_CHARS ? first : `${first.slice(0, MAX_LABEL_CHARS - 5)}… ${index + 1}`;
       if (label) labels.set(label, { label, prompts });
     }
     return [...labels.values()].slice(0, limits.max_labels);

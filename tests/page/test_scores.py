@@ -95,6 +95,7 @@ def test_prompts_are_ranked_while_they_are_typed(tab: Tab, shipped: Running) -> 
     tab.page.locator(".remove").last.click()
     first.fill("a red polyp | a polyp redder than the mucosa around it")
     second.fill("a pale polyp")
+    long = "a polyp of the large bowel that is seen from near and in good light, and "
     labels = [
         {
             "label": "a red polyp",
@@ -111,6 +112,11 @@ def test_prompts_are_ranked_while_they_are_typed(tab: Tab, shipped: Running) -> 
     tab.page.click("text=Rank all 2 frames")
     tab.page.wait_for_selector("#patient .ranking")
     assert ranking(tab, "#patient") == ranked(zero_shot(shipped, frames, labels))
+    # Long ones that begin alike stay two.
+    first.fill(f"{long}red")
+    second.fill(f"{long}pale")
+    tab.page.wait_for_selector("#stage .ranking >> text=… 2")
+    assert sorted(row.split()[-2] for row in ranking(tab, "#stage")) == ["1", "2"]
 
 
 def zero_shot(up: Running, frames: list[bytes], labels: list[dict[str, Any]]) -> dict[str, Any]:

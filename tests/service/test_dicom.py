@@ -134,14 +134,20 @@ def damaged() -> dict[str, tuple[bytes, str, str]]:
     bomb = encapsulate([stream(RED, "JPEG2000", no_jp2=True, size=(4000, 4000))])
     ct = native(RED, SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
     whole = native(RED)
+    pixels = whole.index(b"\xe0\x7f\x10\x00")
     return {
         "video": (written(video), "unsupported_format", "MPEG-4"),
         "private": (written(private), "unsupported_format", "unknown"),
         "deflated": (written(deflated), "unsupported_format", "Deflated"),
         "ct": (ct, "unsupported_format", "another SOP class"),
         "cut": (whole[:-9000], "image_undecodable", "damaged"),
-        "head": (whole[:300], "image_undecodable", "damaged"),
+        "head": (whole[:300], "image_undecodable", "within the first"),
         "mark": (bytes(128) + b"DICM", "image_undecodable", "damaged"),
+        "endless": (
+            whole[:pixels] + b"\x09\x00\x10\x10UT\0\0\0\0\0\0" * 200_000 + whole[pixels:],
+            "image_undecodable",
+            "within the first",
+        ),
         "small": (native(RED, Rows=40), "too_small", "64 px"),
         "huge": (native(RED, Rows=60000, Columns=60000), "too_many_pixels", "60000"),
         "bomb": (
