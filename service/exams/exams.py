@@ -365,7 +365,10 @@ def _version(exam: Exam) -> tuple[str, int, str]:
 
 
 def _default_path() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise StoreUnavailable("the account has no home; set ENDOCLIP_EXAM_STORE") from error
     return Path(state) / "endo-clip" / "exams.sqlite3"
 
 
