@@ -34,6 +34,8 @@ let described = null;
 let keyed = false;
 /** @type {Frame[]} */
 let frames = [];
+/** @type {File[]} given before the service was known */
+const early = [];
 /** @type {Answer | null} of all frames */
 let answer = null;
 /** @type {{answer: Answer, index: number} | null} of the frame that is shown, to prompts that are being typed */
@@ -50,6 +52,7 @@ let asking = new AbortController();
 // ---- the service ---------------------------------------------------------------------------------
 
 async function begin() {
+  const held = frames.length > 0;
   clearNotices();
   try {
     described = await service.describe();
@@ -64,7 +67,9 @@ async function begin() {
   drawService(described);
   drawQuestion();
   await checkReady();
-  if (frames.length) await ask();
+  // Frames that were given meanwhile have been asked about.
+  if (early.length) await take(early.splice(0));
+  else if (held) await ask();
 }
 
 /** A service that has lost its readiness still says what it is. */
@@ -111,7 +116,8 @@ function drawProvenance() {
 
 /** @param {File[]} files */
 async function take(files) {
-  if (!files.length || !described) return;
+  if (!files.length) return;
+  if (!described) return void early.push(...files);
   taking.abort();
   asking.abort();
   taking = new AbortController();

@@ -4,6 +4,11 @@ import { encoded } from './pixels.js';
 
 /** @import {Frame} from './types.js' */
 
+/** Seconds behind a wanted time that are looked at: at the very edge of two frames a browser may show the earlier one. */
+const BEHIND = 0.002;
+/** Milliseconds that a frame which has been sought is waited for; where it stands already, none is announced. */
+const PAINTED_MS = 200;
+
 /**
  * Sample a video at even distances.
  * @param {File} file
@@ -31,8 +36,10 @@ export async function* sampleVideo(file, { every, most, signal, told }) {
       const time = index * step;
       told(`Sampling frame ${index + 1} of ${count} of the video, one every ${step.toFixed(1)} s`);
       const there = until(video, 'seeked', file.name);
-      video.currentTime = time;
+      const shown = painted(video);
+      video.currentTime = time + BEHIND;
       await there;
+      await shown;
       context.drawImage(video, 0, 0);
       yield { name: `${file.name} at ${time.toFixed(1)} s`, blob: await encoded(canvas, 'image/jpeg'), note: 'sampled from a video' };
     }
@@ -42,6 +49,15 @@ export async function* sampleVideo(file, { every, most, signal, told }) {
     URL.revokeObjectURL(address);
     told('');
   }
+}
+
+/**
+ * Wait until the frame that is sought can be drawn: under load a browser says "seeked" before.
+ * @param {HTMLVideoElement} video
+ */
+function painted(video) {
+  const late = new Promise((done) => setTimeout(done, PAINTED_MS));
+  return Promise.race([late, new Promise((done) => video.requestVideoFrameCallback(done))]);
 }
 
 /**

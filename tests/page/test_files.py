@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 
 from tests.page.conftest import EXAMPLES, Tab, opened
 from tests.service.conftest import Running, as_form, image
@@ -175,3 +175,21 @@ def test_large_frames_are_reduced_where_that_is_asked(browser: Browser, shipped:
         tab.page.check("#reduce")
         tab.settled()
         assert abs(float(tab.text("#stage .badge b")) - as_it_is) < 0.02
+
+
+def test_frames_that_come_before_the_service_has_answered_are_scored_and_once(
+    browser: Browser, shipped: Running
+) -> None:
+    with opened(browser, shipped.port) as tab:
+        asked, held = list[str](), list[Route]()
+        tab.page.on("request", lambda one: asked.append(one.url) if one.method == "POST" else None)
+        tab.page.route("**/v1/models/**", lambda route: held.append(route))
+        tab.page.reload()
+        tab.page.set_input_files("#files", str(EXAMPLES[-1]), timeout=5_000)
+        assert asked == []
+        tab.page.wait_for_timeout(200)
+        for route in held:
+            route.continue_()
+        tab.settled()
+        assert len(shares(tab)) == 1
+        assert len(asked) == 1
