@@ -3,12 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CLINICAL", "MODEL", "SERVICE", "Panel"]
+from queries import (
+    AT_POINT,
+    FRAMES,
+    HERE,
+    PATIENTS,
+    agreed,
+    beyond,
+    count,
+    decided,
+    differ,
+    drift,
+    fates,
+    mean,
+    of,
+    probability,
+    quantile,
+    rate,
+    up_to,
+)
 
-_HERE = 'instance=~"$instance"'
-_CASES = f'{_HERE}, task=~"$task", device=~"$device"'
-_AT_POINT = f'{_CASES}, operating_point=~"$operating_point"'
-_PATIENTS, _FRAMES = "patient_decisions_total", "frame_decisions_total"
+__all__ = ["CLINICAL", "MODEL", "SERVICE", "Panel"]
 
 
 @dataclass(frozen=True)
@@ -28,74 +43,6 @@ class Panel:
     queries: dict[str, str]
 
 
-# ---- queries -------------------------------------------------------------------------------------
-
-
-def _rate(metric: str, by: str, where: str = "") -> str:
-    chosen = f"{_HERE}, {where}" if where else _HERE
-    return f"sum by ({by}) (rate(endoclip_{metric}{{{chosen}}}[$__rate_interval]))"
-
-
-def _mean(metric: str, by: str) -> str:
-    return f"{_rate(f'{metric}_sum', by)} / {_rate(f'{metric}_count', by)}"
-
-
-def _quantile(quantile: float, metric: str, by: str) -> str:
-    return f"histogram_quantile({quantile}, {_rate(f'{metric}_bucket', f'le, {by}')})"
-
-
-def _beyond(limit: str) -> str:
-    phases = 'phase=~"decode|encode"'
-    within = _rate("phase_seconds_bucket", "phase", f'{phases}, le="{limit}"')
-    return f"1 - {within} / {_rate('phase_seconds_count', 'phase', phases)}"
-
-
-def _count(metric: str, by: str, where: str) -> str:
-    return f"sum by ({by}) (increase(endoclip_{metric}{{{where}}}[$window]))"
-
-
-def _decided(metric: str, decision: str, by: str) -> str:
-    part = _count(metric, by, f'{_AT_POINT}, decision="{decision}"')
-    whole = _count(metric, by, f'{_AT_POINT}, decision!="unscored"')
-    return f"{part} / {whole}"
-
-
-def _probability(level: str, quantile: float) -> str:
-    buckets = _count(f"{level}_probability_bucket", "le, task, device", _CASES)
-    return f"histogram_quantile({quantile}, {buckets})"
-
-
-def _up_to() -> str:
-    buckets = _count("frame_probability_bucket", "le", f'{_CASES}, le!="+Inf"')
-    whole = _count("frame_probability_count", "", _CASES)
-    return f"{buckets} / scalar({whole})"
-
-
-def _fates(status: str) -> str:
-    part = _count("frames_total", "reason", f'{_HERE}, status="{status}"')
-    return f"{part} / scalar({_count('frames_total', '', _HERE)})"
-
-
-def _drift(metric: str, shift: str = ".*") -> str:
-    return f'endoclip_drift_{metric}{{{_HERE}, device=~"$device", shift=~"{shift}"}}'
-
-
-def _agreed(of: str) -> str:
-    whole = f'endoclip_shadow_decisions_total{{{_HERE}, of="{of}"}}'
-    same = whole.replace("}", ', agreement="same"}')
-    return f"sum by (task) ({same}) / sum by (task) ({whole})"
-
-
-def _differ(limit: str) -> str:
-    bins = "endoclip_shadow_score_difference"
-    within = f'sum by (task, of) ({bins}_bucket{{{_HERE}, le="{limit}"}})'
-    return f"1 - {within} / sum by (task, of) ({bins}_count{{{_HERE}}})"
-
-
-def _of(metric: str) -> str:
-    return f"{metric}{{{_HERE}}}"
-
-
 # A string begins a row.
 SERVICE: Sequence[str | Panel] = (
     "Requests",
@@ -103,22 +50,22 @@ SERVICE: Sequence[str | Panel] = (
         "Requests",
         "reqps",
         "Requests a second by task, whatever their outcome.",
-        {"{{task}}": _rate("requests_total", "task")},
+        {"{{task}}": rate("requests_total", "task")},
     ),
     Panel(
         "Requests that did not end well",
         "reqps",
         "By outcome. `internal` is a fault of the service; `overloaded` and `deadline_exceeded` "
         "say that it is too small or too slow; most others are the callers'.",
-        {"{{outcome}}": _rate("requests_total", "outcome", 'outcome!="ok"')},
+        {"{{outcome}}": rate("requests_total", "outcome", 'outcome!="ok"')},
     ),
     Panel(
         "Time to an answer",
         "s",
         "Median and 95th percentile by task; a patient of many frames takes longer than a frame.",
         {
-            "{{task}} p50": _quantile(0.5, "request_seconds", "task"),
-            "{{task}} p95": _quantile(0.95, "request_seconds", "task"),
+            "{{task}} p50": quantile(0.5, "request_seconds", "task"),
+            "{{task}} p95": quantile(0.95, "request_seconds", "task"),
         },
     ),
     "Phases",
@@ -127,20 +74,20 @@ SERVICE: Sequence[str | Panel] = (
         "s",
         "Where the time goes. `turn` and `queue` are waiting, for a decode thread and for the "
         "encode worker; the rest is work.",
-        {"{{phase}}": _mean("phase_seconds", "phase")},
+        {"{{phase}}": mean("phase_seconds", "phase")},
     ),
     Panel(
         "95th percentile by phase",
         "s",
         "The slow tail of each phase.",
-        {"{{phase}}": _quantile(0.95, "phase_seconds", "phase")},
+        {"{{phase}}": quantile(0.95, "phase_seconds", "phase")},
     ),
     Panel(
         "Beyond the limits of real time",
         "percentunit",
         "Share of decodings and of graph runs that took more than 77 ms (13 a second) and more "
         "than 120 ms (8 a second). A graph run holds up to `ENDOCLIP_MAX_BATCH` frames.",
-        {f"{{{{phase}}}} over {limit} s": _beyond(limit) for limit in ("0.077", "0.12")},
+        {f"{{{{phase}}}} over {limit} s": beyond(limit) for limit in ("0.077", "0.12")},
     ),
     "Saturation",
     Panel(
@@ -148,7 +95,7 @@ SERVICE: Sequence[str | Panel] = (
         "percentunit",
         "Share of time in which the one worker runs a graph. At 100 % frames wait: a GPU, a "
         "smaller load or another replica helps.",
-        {"{{instance}}": _rate("phase_seconds_sum", "instance", 'phase=~"encode|text"')},
+        {"{{instance}}": rate("phase_seconds_sum", "instance", 'phase=~"encode|text"')},
     ),
     Panel(
         "Processor",
@@ -156,8 +103,8 @@ SERVICE: Sequence[str | Panel] = (
         "Processor time over the cores that the process may use. At 100 % decoding and encoding "
         "compete.",
         {
-            "{{instance}}": f"rate({_of('process_cpu_seconds_total')}[$__rate_interval]) / "
-            f"{_of('endoclip_usable_cores')}"
+            "{{instance}}": f"rate({of('process_cpu_seconds_total')}[$__rate_interval]) / "
+            f"{of('endoclip_usable_cores')}"
         },
     ),
     Panel(
@@ -165,48 +112,48 @@ SERVICE: Sequence[str | Panel] = (
         "bytes",
         "In RAM, of the process; and the bodies of requests that it holds.",
         {
-            "{{instance}} process": _of("process_resident_memory_bytes"),
-            "{{instance}} bodies": _of("endoclip_pending_bytes"),
+            "{{instance}} process": of("process_resident_memory_bytes"),
+            "{{instance}} bodies": of("endoclip_pending_bytes"),
         },
     ),
     Panel(
         "Frames waiting",
         "short",
         "Admitted and not yet done; texts and prompts count as frames.",
-        {"{{instance}}": _of("endoclip_pending_frames")},
+        {"{{instance}}": of("endoclip_pending_frames")},
     ),
     Panel(
         "Length of the queue",
         "s",
         "Time that what is waiting will take at the measured rate.",
-        {"{{instance}}": _of("endoclip_queue_seconds")},
+        {"{{instance}}": of("endoclip_queue_seconds")},
     ),
     Panel(
         "Frames of a graph run",
         "short",
         "Mean batch. Near `ENDOCLIP_MAX_BATCH` the worker has a backlog; near 1 it has none.",
-        {"{{instance}}": _mean("batch_frames", "instance")},
+        {"{{instance}}": mean("batch_frames", "instance")},
     ),
     Panel(
         "Frames by fate",
         "cps",
         "Frames a second: scored, set aside by the quality gate, rejected as unreadable.",
-        {"{{status}}": _rate("frames_total", "status")},
+        {"{{status}}": rate("frames_total", "status")},
     ),
     Panel(
         "Frames left undone",
         "cps",
         "Admitted and then dropped, by the outcome of their request: nobody reads the answer.",
-        {"{{outcome}}": _rate("frames_dropped_total", "outcome")},
+        {"{{outcome}}": rate("frames_dropped_total", "outcome")},
     ),
     Panel(
         "GPU",
         "percentunit",
         "Share of time in which a kernel ran, and of memory in use. Empty on a CPU.",
         {
-            "{{instance}} {{gpu}} busy": _of("endoclip_gpu_utilisation_ratio"),
-            "{{instance}} {{gpu}} memory": f"{_of('endoclip_gpu_memory_used_bytes')} / "
-            f"{_of('endoclip_gpu_memory_bytes')}",
+            "{{instance}} {{gpu}} busy": of("endoclip_gpu_utilisation_ratio"),
+            "{{instance}} {{gpu}} memory": f"{of('endoclip_gpu_memory_used_bytes')} / "
+            f"{of('endoclip_gpu_memory_bytes')}",
         },
     ),
 )
@@ -218,43 +165,43 @@ CLINICAL: Sequence[str | Panel] = (
         "percentunit",
         "Share of scored patients, by task and operating point. A change is one of the patients, "
         "of the endoscopes or of the model: compare it by device.",
-        {"{{task}} {{operating_point}}": _decided(_PATIENTS, "positive", "task, operating_point")},
+        {"{{task}} {{operating_point}}": decided(PATIENTS, "positive", "task, operating_point")},
     ),
     Panel(
         "Patients positive by device",
         "percentunit",
         "The same by device profile. One device apart from the others is a sign of its images, "
         "not of its patients.",
-        {"{{task}} {{device}}": _decided(_PATIENTS, "positive", "task, device")},
+        {"{{task}} {{device}}": decided(PATIENTS, "positive", "task, device")},
     ),
     Panel(
         "Frames positive",
         "percentunit",
         "Share of scored frames, by task and operating point.",
-        {"{{task}} {{operating_point}}": _decided(_FRAMES, "positive", "task, operating_point")},
+        {"{{task}} {{operating_point}}": decided(FRAMES, "positive", "task, operating_point")},
     ),
     Panel(
         "Low confidence",
         "percentunit",
         "Share of scored patients and frames left undecided: too close to the threshold.",
         {
-            f"{level} {{{{task}}}} {{{{operating_point}}}}": _decided(
+            f"{level} {{{{task}}}} {{{{operating_point}}}}": decided(
                 metric, "abstained", "task, operating_point"
             )
-            for level, metric in (("patients", _PATIENTS), ("frames", _FRAMES))
+            for level, metric in (("patients", PATIENTS), ("frames", FRAMES))
         },
     ),
     Panel(
         "Patients",
         "short",
         "Patients answered, by decision; `unscored` had no frame to score.",
-        {"{{task}} {{decision}}": _count(_PATIENTS, "task, decision", _AT_POINT)},
+        {"{{task}} {{decision}}": count(PATIENTS, "task, decision", AT_POINT)},
     ),
     Panel(
         "Patients by device",
         "short",
         "Patients answered, by device profile.",
-        {"{{device}}": _count(_PATIENTS, "device", _AT_POINT)},
+        {"{{device}}": count(PATIENTS, "device", AT_POINT)},
     ),
     "Scores",
     *(
@@ -263,7 +210,7 @@ CLINICAL: Sequence[str | Panel] = (
             "percentunit",
             "Quartiles of the calibrated probability by device; the same at every operating point.",
             {
-                f"{{{{task}}}} {{{{device}}}} p{percent}": _probability(level, percent / 100)
+                f"{{{{task}}}} {{{{device}}}} p{percent}": probability(level, percent / 100)
                 for percent in (25, 50, 75)
             },
         )
@@ -274,7 +221,7 @@ CLINICAL: Sequence[str | Panel] = (
         "percentunit",
         "Share of scored frames up to each tenth: lines far apart in the middle are undecided "
         "frames.",
-        {"up to {{le}}": _up_to()},
+        {"up to {{le}}": up_to()},
     ),
     "Drift",
     *(
@@ -284,10 +231,7 @@ CLINICAL: Sequence[str | Panel] = (
             f"{about} One in so many series of exams would be as far apart by chance; from 1,000 "
             "on the alert fires. `earlier` are the device's own exams before, `reference` those in "
             "the bundle. Missing until there are enough exams: docs/drift.md.",
-            {
-                "{{device}} {{against}}": "1 / min by (device, against) "
-                f"({_drift('p_value', shift)})"
-            },
+            {"{{device}} {{against}}": f"1 / min by (device, against) ({drift('p_value', shift)})"},
         )
         for shift, title, about in (
             ("image", "Other images", "Whether frames of like decision look different."),
@@ -302,7 +246,7 @@ CLINICAL: Sequence[str | Panel] = (
         "chance.",
         {
             "{{device}} {{shift}} {{against}}": "max by (device, shift, against) "
-            f"({_drift('distance')})"
+            f"({drift('distance')})"
         },
     ),
     Panel(
@@ -311,7 +255,7 @@ CLINICAL: Sequence[str | Panel] = (
         "Recent ones, and the device's own before them; both begin anew when the service does.",
         {
             "{{device}} {{side}}": "max by (device, side) "
-            f'(endoclip_drift_exams{{{_HERE}, device=~"$device"}})'
+            f'(endoclip_drift_exams{{{HERE}, device=~"$device"}})'
         },
     ),
     "Frames",
@@ -319,13 +263,13 @@ CLINICAL: Sequence[str | Panel] = (
         "Set aside by the quality gate",
         "percentunit",
         "Share of all frames, by reason. A lamp, a lens or a capture card at its end shows here.",
-        {"{{reason}}": _fates("abstained")},
+        {"{{reason}}": fates("abstained")},
     ),
     Panel(
         "Rejected as unreadable",
         "percentunit",
         "Share of all frames, by code: a fault of what sends them.",
-        {"{{reason}}": _fates("rejected")},
+        {"{{reason}}": fates("rejected")},
     ),
 )
 
@@ -335,13 +279,13 @@ MODEL: Sequence[str | Panel] = (
         "Ready",
         "bool",
         "Whether `/readyz` answers 200: bundle verified, canaries as recorded, worker alive.",
-        {"{{instance}}": _of("endoclip_ready")},
+        {"{{instance}}": of("endoclip_ready")},
     ),
     Panel(
         "Not ready, by reason",
         "bool",
         "Why `/readyz` answers 503; what to do about each: docs/service.md, Readiness.",
-        {"{{instance}} {{reason}}": _of("endoclip_not_ready")},
+        {"{{instance}} {{reason}}": of("endoclip_not_ready")},
     ),
     Panel(
         "Canaries",
@@ -349,15 +293,15 @@ MODEL: Sequence[str | Panel] = (
         "Largest difference of the self-test from the bundle's record, and the largest that "
         "passes. It depends on processor, provider and runtime: a jump is worth a look.",
         {
-            "{{instance}} deviation": _of("endoclip_canary_deviation"),
-            "{{instance}} tolerance": _of("endoclip_canary_tolerance"),
+            "{{instance}} deviation": of("endoclip_canary_deviation"),
+            "{{instance}} tolerance": of("endoclip_canary_tolerance"),
         },
     ),
     Panel(
         "Running for",
         "s",
         "Since the process started; a fall to 0 is a restart.",
-        {"{{instance}}": f"time() - {_of('process_start_time_seconds')}"},
+        {"{{instance}}": f"time() - {of('process_start_time_seconds')}"},
     ),
     Panel(
         "Services by model",
@@ -366,16 +310,16 @@ MODEL: Sequence[str | Panel] = (
         "mean that one exam may be decided in two ways.",
         {
             "{{name}} {{version}} {{execution_provider}}": "count by (name, version, "
-            f"execution_provider) ({_of('endoclip_model_info')})"
+            f"execution_provider) ({of('endoclip_model_info')})"
         },
     ),
     Panel(
         "Models",
         "none",
         "Name, version, digest and provider of each service's model.",
-        {"": _of("endoclip_model_info")},
+        {"": of("endoclip_model_info")},
     ),
-    Panel("Services", "none", "Version of each service.", {"": _of("endoclip_build_info")}),
+    Panel("Services", "none", "Version of each service.", {"": of("endoclip_build_info")}),
     Panel(
         "Exchanges",
         "short",
@@ -383,7 +327,7 @@ MODEL: Sequence[str | Panel] = (
         "that the bundle before goes on.",
         {
             "{{action}} {{outcome}}": "sum by (action, outcome) "
-            f"(increase(endoclip_model_changes_total{{{_HERE}}}[1d]))"
+            f"(increase(endoclip_model_changes_total{{{HERE}}}[1d]))"
         },
     ),
     "Shadow",
@@ -392,31 +336,31 @@ MODEL: Sequence[str | Panel] = (
         "percentunit",
         "Share of decisions that are the same in the served bundle and its shadow, since the "
         "shadow began. They disagree: which is right, only the exams tell. Empty without a shadow.",
-        {f"{{{{task}}}} {of}s": _agreed(of) for of in ("patient", "frame")},
+        {f"{{{{task}}}} {of}s": agreed(of) for of in ("patient", "frame")},
     ),
     Panel(
         "Probabilities far apart",
         "percentunit",
         "Share of patients and frames whose two probabilities differ by more than 0.1.",
-        {"{{task}} {{of}}s": _differ("0.1")},
+        {"{{task}} {{of}}s": differ("0.1")},
     ),
     Panel(
         "Answers offered to the shadow",
         "cps",
         "Answers a second: compared, dropped (the service was too busy for the shadow), failed. "
         "More dropped than compared: what is compared comes from quiet hours.",
-        {"{{task}} {{outcome}}": _rate("shadow_answers_total", "task, outcome")},
+        {"{{task}} {{outcome}}": rate("shadow_answers_total", "task, outcome")},
     ),
     Panel(
         "Frames waiting for the shadow",
         "short",
         "They hold memory and nobody's answer; 1,024 at most.",
-        {"{{instance}}": _of("endoclip_shadow_pending_frames")},
+        {"{{instance}}": of("endoclip_shadow_pending_frames")},
     ),
     Panel(
         "Shadows",
         "none",
         "Name, version and digest of the shadow of each service; without a name where none runs.",
-        {"": _of("endoclip_shadow_info")},
+        {"": of("endoclip_shadow_info")},
     ),
 )
