@@ -4,119 +4,43 @@
     python -m bench.capacity --times own.txt --price 0.05  # your machine's times, your price
     python -m bench.capacity --measure 400 > own.txt       # frames on this machine
 
-What is measured and what is assumed is `Plan`, a line each. A run is a function of its arguments.
+What is measured and what is assumed is `bench.capacity_plan.Plan`, a line each. A run is a function
+of its arguments.
 The queues are `bench/queues.py`, which tests hold to theory.
 """
 
 import argparse
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 from random import Random
-from typing import Any
 
+from bench.capacity_plan import Plan, measure, read_times
 from bench.queues import Loop, Room, Servers, waits
 from bench.results import table
 
 __all__ = [
-    "BARS_MS", "DOCUMENT", "Live", "Plan", "exam_table", "live", "main", "plot", "quantile",
-    "read_times", "room_row",
-]  # fmt: skip
+    "BARS_MS",
+    "DOCUMENT",
+    "Live",
+    "exam_table",
+    "live",
+    "main",
+    "plot",
+    "quantile",
+    "room_row",
+]
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "capacity.md"
 BARS_MS = (77, 120)
 _MARK = "<!-- written by python -m bench.capacity --write; what stands above the mark stays -->"
-_TIMES = Path(__file__).with_name("capacity_times.txt")
 # Cores of a replica, and how many rooms each is tried with. Beyond 4 cores the event loop's thread
 # (1.69 ms a frame sent alone, bench/RESULTS.md) is more than half busy, which is not simulated.
 _ROOMS = {1: (1, 2, 3, 4), 2: (2, 3, 4, 5, 6, 8), 4: (4, 6, 8, 9, 10, 11, 12, 16)}
-
-
-def read_times(path: Path) -> list[float]:
-    """Read processor milliseconds of frames, one a line, as seconds; `#` is a comment.
-
-    Raises:
-        ValueError: a line is no positive number, or there is none.
-    """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if text := line.partition("#")[0].strip():
-            try:
-                milliseconds = float(text)
-            except ValueError:
-                milliseconds = math.nan
-            if not 0 < milliseconds < math.inf:
-                raise ValueError(f"{path}, line {number}: expected milliseconds, found {text!r}")
-            found.append(milliseconds / 1000)
-    if not found:
-        raise ValueError(f"{path} holds no times")
-    return found
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is planned for, and with what.
-
-    Attributes:
-        frame_s: measured: processor time of one more frame of a patient, 1280x1024.
-        request_s: measured: processor time of a request beside its frames.
-        times: measured: of single frames; drawn from, scaled to the mean `frame_s`.
-        rooms: live rooms.
-        fps: frames a second of a room.
-        seconds: that each room is simulated for.
-        network_s: assumed: a frame arrives 0 to this long after it is due, evenly spread.
-        keep: a room's frames that may be dropped, as a share, for a load to count as held.
-        exams: archived.
-        frames: assumed: mean frames of an exam, log-normal.
-        spread: assumed: sigma of that.
-        most: frames of an exam at most.
-        per_hour: assumed: exams an hour at the peak, when exams are sent as they end.
-        price: assumed: of one core for an hour.
-        busy: assumed: share of the time that a paid core works, of a backlog.
-        slow: factor on all processor times.
-        seed: of everything that is drawn.
-    """
-
-    frame_s: float = 0.00937
-    request_s: float = 0.0035
-    times: tuple[float, ...] = tuple(read_times(_TIMES))
-    rooms: int = 1000
-    fps: float = 25.0
-    seconds: float = 8.0
-    network_s: float = 0.010
-    keep: float = 0.01
-    exams: int = 1_000_000
-    frames: float = 200.0
-    spread: float = 0.45
-    most: int = 512
-    per_hour: float = 1600.0
-    price: float = 0.04
-    busy: float = 0.9
-    slow: float = 1.0
-    seed: int = 20261129
-
-    @classmethod
-    def of_times(cls, times: Sequence[float], **others: Any) -> "Plan":
-        """Plan with the times of single frames on another machine."""
-        return cls(times=tuple(times), frame_s=sum(times) / len(times), **others)
-
-    def lone(self) -> list[float]:
-        """Give the processor times of frames sent alone that are drawn from."""
-        scale = self.frame_s * len(self.times) / sum(self.times)
-        return [self.slow * (scale * one + self.request_s) for one in self.times]
-
-    def exam_s(self, frames: int) -> float:
-        """Processor seconds of an exam that is sent as one request."""
-        return self.slow * (self.request_s + self.frame_s * frames)
-
-    def cost(self, core_s: float) -> float:
-        """Price of core-seconds."""
-        return self.price * core_s / 3600
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -181,10 +105,17 @@ def room_row(plan: Plan, cores: int, rooms: int) -> list[object]:
     mean = sum(plan.lone()) / len(plan.lone())
     over = [f"{found.over(bar):.1%}" for bar in BARS_MS]
     return [
-        cores, rooms, f"{cores / rooms:.2f}", f"{rooms * plan.fps * mean / cores:.2f}",
-        found.replicas, f"{found.replicas * cores:,}", f"{found.p99 * 1000:.0f}",
-        f"{found.worst_p99 * 1000:.0f}", *over, f"{found.dropped:.1%}",
-    ]  # fmt: skip
+        cores,
+        rooms,
+        f"{cores / rooms:.2f}",
+        f"{rooms * plan.fps * mean / cores:.2f}",
+        found.replicas,
+        f"{found.replicas * cores:,}",
+        f"{found.p99 * 1000:.0f}",
+        f"{found.worst_p99 * 1000:.0f}",
+        *over,
+        f"{found.dropped:.1%}",
+    ]
 
 
 def _room_table(plan: Plan) -> list[str]:
@@ -232,10 +163,15 @@ def exam_table(plan: Plan) -> list[str]:
     for frames in (60, 200, 512):
         work = plan.exam_s(frames)
         paid = work / plan.busy
-        rows.append([
-            frames, f"{work:.2f}", f"{plan.cost(paid):.7f}", f"{plan.cost(paid) * plan.exams:,.2f}",
-            f"{paid * plan.exams / 3600:,.0f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                frames,
+                f"{work:.2f}",
+                f"{plan.cost(paid):.7f}",
+                f"{plan.cost(paid) * plan.exams:,.2f}",
+                f"{paid * plan.exams / 3600:,.0f}",
+            ]
+        )
     return table(head, rows)
 
 
@@ -338,30 +274,6 @@ def _written(plan: Plan) -> str:
     )
 
 
-def _measure(frames: int) -> Iterator[float]:
-    """Processor milliseconds of decoding, quality gate and graph, a frame each, in one thread."""
-    import numpy as np
-
-    from bench.frames import enlarged
-    from model_store.bundle import Bundle
-    from model_store.encoder import Encoder
-    from model_store.images import decode
-    from model_store.quality import QualityLimits, assess
-    from service.settings import newest_bundle
-
-    bundle = Bundle.open(newest_bundle())
-    encoder = Encoder(bundle, threads=1)
-    limits = QualityLimits.of(bundle.manifest.quality_gate)
-    files = enlarged((1280, 1024))
-    for number in range(-20, frames):  # the first are slower
-        before = time.thread_time()
-        pixels = decode(files[number % len(files)], bundle.manifest.input)
-        assess(pixels, limits)
-        encoder.encode_images(np.stack([pixels]))
-        if number >= 0:
-            yield (time.thread_time() - before) * 1000
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, keep them with the plot, or measure."""
     parser = argparse.ArgumentParser(
@@ -374,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", type=int, metavar="FRAMES", help="print times of this machine")
     given = parser.parse_args(arguments)
     if given.measure:
-        sys.stdout.writelines(f"{one:.2f}\n" for one in _measure(given.measure))
+        sys.stdout.writelines(f"{one:.2f}\n" for one in measure(given.measure))
         return
     if given.rooms < 1 or not 0 <= given.price < math.inf:
         parser.error("expected at least one room, and a price of 0 or more")

@@ -85,8 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         names = ("deletion", "insertion")
         for name, (hot, cold, random) in zip(names, np.mean(curves, axis=0), strict=True):
-            print(f"  {name}, {len(curves)} frames: hottest first {hot:.3f}, coldest first "
-                  f"{cold:.3f}, random {random:.3f}")  # fmt: skip
+            print(
+                f"  {name}, {len(curves)} frames: hottest first {hot:.3f}, coldest first "
+                f"{cold:.3f}, random {random:.3f}"
+            )
     return 0
 
 

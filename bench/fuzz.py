@@ -28,7 +28,8 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from bench.hostile import bad_files, bad_requests, form
+from bench.hostile import bad_requests, form
+from bench.hostile_files import bad_files
 from bench.pool import small_frames
 from model_store.errors import EndoClipError, ImageRejected
 from model_store.images import ImageLimits, InputContract, count_pixels, decode
@@ -278,9 +279,12 @@ def run(name: str, inputs: int, with_seed: int) -> Counter[str]:
     target, _ = TARGETS[name]
     Seen.inputs, Seen.outcomes = 0, Counter()
     quiet = settings(
-        max_examples=inputs // 3, deadline=None, database=None, derandomize=False,
+        max_examples=inputs // 3,
+        deadline=None,
+        database=None,
+        derandomize=False,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -187,8 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", default="exams-bench.sqlite3", help="of the service started")
     given = parser.parse_args(arguments)
     frames = [_jpeg(name) for name in ("polyp_1", "polyp_2", "normal_1", "normal_2")]
-    print("| rooms | frames sent | answered | dropped | results/s a room, least to most | p50 ms "
-          "| p99 ms | over 77 ms | over 120 ms |")  # fmt: skip
+    print(
+        "| rooms | frames sent | answered | dropped | results/s a room, least to most | p50 ms "
+        "| p99 ms | over 77 ms | over 120 ms |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     with _service(given.url, given.store) as url:
         for count in given.rooms:
@@ -221,8 +223,11 @@ def _service(url: str | None, store: str) -> Iterator[str]:
     settings = {"ENDOCLIP_PORT": "0", "ENDOCLIP_EXAM_STORE": store}
     process = subprocess.Popen(
         [sys.executable, "-m", "service"],
-        env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         found = re.search(r"http://[^ ]+", process.stdout.readline())

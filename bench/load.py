@@ -101,10 +101,10 @@ def image_call(image: bytes, address: Address, path: str = _PATH) -> Call:
 def form_call(images: Sequence[bytes], address: Address, path: str = _PATH) -> Call:
     """One patient as multipart/form-data (form 1)."""
     parts = (
-        b"--%b\r\nContent-Disposition: form-data; name=\"frames\"; filename=\"%d.jpg\"\r\n"
+        b'--%b\r\nContent-Disposition: form-data; name="frames"; filename="%d.jpg"\r\n'
         b"Content-Type: image/jpeg\r\n\r\n%b\r\n" % (_BOUNDARY, number, image)
         for number, image in enumerate(images)
-    )  # fmt: skip
+    )
     body = b"".join(parts) + b"--%b--\r\n" % _BOUNDARY
     kind = f"multipart/form-data; boundary={_BOUNDARY.decode()}"
     return Call(_head(address, path, kind, len(body)) + body, len(images))

@@ -22,7 +22,8 @@ from typing import Any
 
 import httpx
 
-from bench.hostile import BadFile, bad_files, bad_requests, form
+from bench.hostile import bad_requests, form
+from bench.hostile_files import BadFile, bad_files
 from bench.pool import PoolFrame, large_frames, small_frames
 from bench.reference import Reference, differences
 from bench.served import Served, served
@@ -169,9 +170,17 @@ class _Drawn:
             headers["X-Deadline-Ms"] = str(rng.randint(1, 60))
         large = sum(isinstance(frame, PoolFrame) and frame.large for frame in frames)
         return Mixed(
-            path, headers, body, len(frames), large, status, members,
-            in_pieces=rng.random() < 0.1, leaves=rng.random() < 0.02, hurried=hurried,
-        )  # fmt: skip
+            path,
+            headers,
+            body,
+            len(frames),
+            large,
+            status,
+            members,
+            in_pieces=rng.random() < 0.1,
+            leaves=rng.random() < 0.02,
+            hurried=hurried,
+        )
 
     def _labels(self) -> tuple[Any, LabelSet | None]:
         if self._task != "zero-shot":

@@ -77,10 +77,11 @@ class Watched:
     def command(self) -> list[str]:
         """What starts it."""
         return [
-            "prometheus", f"--config.file={self.folder / 'prometheus.yml'}",
+            "prometheus",
+            f"--config.file={self.folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
-        ]  # fmt: skip
+        ]
 
     def scrape(self, *ports: int) -> None:
         """Scrape these and no others."""
@@ -273,9 +274,12 @@ def play(scene: Scene, bundle: Path) -> None:
             fault=lambda: exams(client, range(2000, 2000 + RECENT), more=4),
         )
         scene.expect(
-            "EndoClipFramesRejected", "EndoClipFramesSetAside", "EndoClipUndecided",
-            "EndoClipOverloaded", fault=lambda: ruin_frames(client),
-        )  # fmt: skip
+            "EndoClipFramesRejected",
+            "EndoClipFramesSetAside",
+            "EndoClipUndecided",
+            "EndoClipOverloaded",
+            fault=lambda: ruin_frames(client),
+        )
         scene.expect("EndoClipFilesRunOut", fault=lambda: hold_open(small, 135, stack))
         scene.expect("EndoClipModelsDiffer", fault=lambda: scene.also(big))
         slow = ("EndoClipSlow", "EndoClipSaturated")
@@ -287,9 +291,10 @@ def play(scene: Scene, bundle: Path) -> None:
         )
         scene.expect("EndoClipFails", fault=lambda: fail(scene, broken, stack))
         scene.expect(
-            "EndoClipNotReady", "EndoClipCanariesDeviate",
+            "EndoClipNotReady",
+            "EndoClipCanariesDeviate",
             fault=lambda: fall_ill(scene, whole, ill, stack),
-        )  # fmt: skip
+        )
         scene.expect("EndoClipDown", fault=life.close)
         scene.expect("EndoClipRestarts", fault=lambda: restart(scene, whole))
         scene.expect("EndoClipMissing", fault=lambda: scene.watched.scrape())

@@ -78,8 +78,15 @@ def _panel(axes: Axes, panel: Mapping[str, Any], ask: Ask) -> bool:
     more = drawn - _LEGENDS
     handles, labels_shown = axes.get_legend_handles_labels()
     title = f"and {more} more" if more > 0 else None
-    axes.legend(handles[:_LEGENDS], labels_shown[:_LEGENDS], fontsize=6, title=title,
-                title_fontsize=6, loc="upper left", framealpha=0.6)  # fmt: skip
+    axes.legend(
+        handles[:_LEGENDS],
+        labels_shown[:_LEGENDS],
+        fontsize=6,
+        title=title,
+        title_fontsize=6,
+        loc="upper left",
+        framealpha=0.6,
+    )
     return True
 
 

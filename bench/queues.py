@@ -71,9 +71,12 @@ class Room:
     """
 
     def __init__(
-        self, loop: Loop, servers: Servers, frames: Iterator[tuple[float, float]],
+        self,
+        loop: Loop,
+        servers: Servers,
+        frames: Iterator[tuple[float, float]],
         work: Callable[[], float],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take frames as (due, arrival), by arrival; `work` draws what one takes."""
         self._loop, self._servers, self._frames, self._work = loop, servers, frames, work
         self._busy, self._newest = False, -1.0

@@ -25,8 +25,11 @@ def machine() -> list[str]:
     """Say where and with what is measured, a line each."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True, check=False, cwd=RESULTS.parent,
-    ).stdout.strip()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
+    ).stdout.strip()
     names = ("onnxruntime-gpu", "pillow", "numpy", "fastapi", "uvicorn", "h11")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     turbo = features.version("libjpeg_turbo") if features.check("libjpeg_turbo") else "none"

@@ -93,10 +93,14 @@ def served(**settings: Any) -> Iterator[Served]:
         with (
             log.open("w") as stderr,
             subprocess.Popen(
-                [sys.executable, "-m", "service"], cwd=ROOT, env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=stderr,
+                [sys.executable, "-m", "service"],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
             ) as popen,
-        ):  # fmt: skip
+        ):
             try:
                 line = popen.stdout.readline() if popen.stdout else ""
                 url = re.search(r"https?://\S+", line)

@@ -90,9 +90,12 @@ def serving(
     began = time.perf_counter()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            list(command), stdout=out, stderr=out, cwd=folder,
+            list(command),
+            stdout=out,
+            stderr=out,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
-        )  # fmt: skip
+        )
     try:
         while not _says_ready(address, ready_path):
             late = time.perf_counter() - began > _PATIENCE_S

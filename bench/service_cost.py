@@ -36,9 +36,11 @@ def main() -> None:
     settings = {"port": "0", "log_level": "error"} | dict(pair.split("=") for pair in args.set)
     environment = {f"ENDOCLIP_{name.upper()}": value for name, value in settings.items()}
     with subprocess.Popen(
-        [sys.executable, "-m", "service"], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "service"],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | environment,
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             url = re.search(r"http://\S+", line)

@@ -36,17 +36,22 @@ def main() -> None:
         whole, ready, small = (folder / f"{one}.onnx" for one in ("image_tower", "ready", "int8"))
         quant_pre_process(str(whole), str(ready), skip_symbolic_shape=True)
         quantize_dynamic(
-            str(ready), str(small), weight_type=QuantType.QInt8, per_channel=True,
+            str(ready),
+            str(small),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
             op_types_to_quantize=["MatMul", "Gemm"],
-        )  # fmt: skip
+        )
         sizes = [path.stat().st_size / 1e6 for path in (whole, small)]
         sessions = [_session(path) for path in (whole, small)]
         pixels = np.random.default_rng(0).integers(
             0, 256, (max(BATCHES), spec.contract.size, spec.contract.size, 3), np.uint8
         )
         rows = [one.run(["embedding"], {"pixels": pixels})[0] for one in sessions]
-        print(f"{sizes[0]:.0f} MB -> {sizes[1]:.0f} MB; least cosine between the embeddings "
-              f"{float((rows[0] * rows[1]).sum(axis=1).min()):.5f}")  # fmt: skip
+        print(
+            f"{sizes[0]:.0f} MB -> {sizes[1]:.0f} MB; least cosine between the embeddings "
+            f"{float((rows[0] * rows[1]).sum(axis=1).min()):.5f}"
+        )
         print("| frames at once | fp32, CPU ms/frame | int8 | fp32 / int8 |")
         print("|---|---|---|---|")
         for batch in BATCHES:

@@ -102,8 +102,9 @@ def _observation(document: Mapping[str, Any], told: Mapping[str, Any]) -> Resour
     concepts = TASKS[document["task"]]
     point = document["operating_point"]
     is_frame = "frame_id" in told
-    threshold = point["frame_threshold" if is_frame or told["frames_scored"] == 1 else
-                      "patient_threshold"]  # fmt: skip
+    threshold = point[
+        "frame_threshold" if is_frame or told["frames_scored"] == 1 else "patient_threshold"
+    ]
     found: Resource = {
         "resourceType": "Observation",
         "status": "preliminary",

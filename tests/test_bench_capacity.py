@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 import pytest
 
 from bench import capacity
+from bench.capacity_plan import Plan, read_times
 from bench.queues import Loop, Room, Servers, waits
 
 BATCHES = 20
@@ -111,15 +112,15 @@ def test_delay_of_an_overloaded_room_is_bounded_by_two_turns():
 def test_measured_times_are_read_and_bad_ones_named(tmp_path: Path):
     file = tmp_path / "times.txt"
     file.write_text("# ms a frame\n9.5\n10\n", encoding="utf-8")
-    assert capacity.read_times(file) == [0.0095, 0.01]
+    assert read_times(file) == [0.0095, 0.01]
     for text, said in (("", "no times"), ("9\nfast\n", "line 2"), ("-1\n", "line 1"), ("nan", "1")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=said):
-            capacity.read_times(file)
+            read_times(file)
 
 
 def test_what_the_document_states_is_what_the_command_writes():
-    plan = capacity.Plan()
+    plan = Plan()
     text = capacity.DOCUMENT.read_text(encoding="utf-8")
     assert "\n".join(capacity.exam_table(plan)) in text
     row = capacity.room_row(plan, cores=1, rooms=2)
@@ -127,16 +128,16 @@ def test_what_the_document_states_is_what_the_command_writes():
 
 
 def test_times_of_ones_own_replace_the_frame_and_not_the_request():
-    plan = capacity.Plan.of_times([0.004, 0.006])
+    plan = Plan.of_times([0.004, 0.006])
     assert plan.exam_s(100) == pytest.approx(0.5035)
     assert plan.lone() == pytest.approx([0.0075, 0.0095])
-    shipped = capacity.Plan().lone()
+    shipped = Plan().lone()
     assert fmean(shipped) == pytest.approx(0.01287)
     assert max(shipped) > 1.1 * fmean(shipped)
 
 
 def test_the_price_is_a_factor_of_the_cost():
-    assert capacity.Plan(price=0.1).cost(3600) == pytest.approx(0.1)
+    assert Plan(price=0.1).cost(3600) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

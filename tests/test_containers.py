@@ -59,10 +59,14 @@ def test_service_of_compose_is_locked_down(name: str):
 
 def test_lock_down_guard_can_fail():
     bad = SERVICES["grafana"] | {
-        "ports": ["3000:3000"], "image": "grafana", "read_only": False, "cap_add": ["SYS_ADMIN"],
-        "environment": {"GF_SECURITY_ADMIN_PASSWORD": "admin"}, "security_opt": [],
+        "ports": ["3000:3000"],
+        "image": "grafana",
+        "read_only": False,
+        "cap_add": ["SYS_ADMIN"],
+        "environment": {"GF_SECURITY_ADMIN_PASSWORD": "admin"},
+        "security_opt": [],
         "deploy": {"resources": {"limits": {}}},
-    }  # fmt: skip
+    }
     assert len(loose(bad)) == 7
 
 
@@ -74,8 +78,10 @@ def test_a_stop_waits_as_long_as_the_service_may_take():
 def test_profiles_are_those_of_the_documents():
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert {name for name, own in profiles.items() if not own} == {
-        "endo-clip", "prometheus", "grafana",
-    }  # fmt: skip
+        "endo-clip",
+        "prometheus",
+        "grafana",
+    }
     assert profiles["endo-clip-gpu"] == ["gpu"]
     assert profiles["endo-clip-dicom"] == profiles["orthanc"] == ["pacs"]
     assert profiles["training"] == ["train"]

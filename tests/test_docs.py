@@ -159,9 +159,13 @@ def made(target: str, *arguments: str, **environment: str) -> str:
     """What make would run for a target whose environment is already set up."""
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", *arguments, target],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
     return done.stdout
 
 

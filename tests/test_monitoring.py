@@ -153,9 +153,11 @@ def prometheus(folder: Path, instances: list[str]) -> Iterator[Ask]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [
-        "prometheus", f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}",
-    ]  # fmt: skip
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
     with (
         (folder / "prometheus.log").open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
@@ -270,10 +272,14 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
         until(lambda name=name: ask(EXPRESSIONS[name]), 30)
     be_faulty(client)
     faults = {
-        "EndoClipNotReady", "EndoClipCanariesDeviate", "EndoClipModelsDiffer",
-        "EndoClipFramesRejected", "EndoClipFramesSetAside", "EndoClipUndecided",
+        "EndoClipNotReady",
+        "EndoClipCanariesDeviate",
+        "EndoClipModelsDiffer",
+        "EndoClipFramesRejected",
+        "EndoClipFramesSetAside",
+        "EndoClipUndecided",
         "EndoClipOverloaded",
-    }  # fmt: skip
+    }
     until(lambda: faults <= {name for name, query in EXPRESSIONS.items() if ask(query)}, 30)
 
 

@@ -139,14 +139,20 @@ def calibrations() -> dict[str, Calibration]:
     points = {
         "balanced": point,
         "sensitivity_first": replace(
-            point, name="sensitivity_first", frame_threshold=0.2, patient_threshold=0.3,
+            point,
+            name="sensitivity_first",
+            frame_threshold=0.2,
+            patient_threshold=0.3,
             frame_abstain=None,
         ),
         "specificity_first": replace(
-            point, name="specificity_first", frame_threshold=0.8, patient_threshold=0.9,
+            point,
+            name="specificity_first",
+            frame_threshold=0.8,
+            patient_threshold=0.9,
             frame_abstain=None,
         ),
-    }  # fmt: skip
+    }
     one = Calibration(FrameMap(0.3, 0.0), PatientMap(0.3, 0.2, -0.1, 0.0), points)
     return {"polyp_detection": one, "malignancy": one}
 

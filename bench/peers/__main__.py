@@ -71,10 +71,13 @@ def main() -> None:
     peer, port = PEERS[args.peer], free_port()
     command = [str(ROOT / args.python), *(part.format(port=port) for part in peer.command)]
     environment = {
-        "PYTHONPATH": str(ROOT), "PEER_BUNDLE": str(newest_bundle()), "PEER_PORT": str(port),
-        "PEER_DECODE": args.decode, "PEER_BATCH": "8" if args.frames == 1 else "2",
+        "PYTHONPATH": str(ROOT),
+        "PEER_BUNDLE": str(newest_bundle()),
+        "PEER_PORT": str(port),
+        "PEER_DECODE": args.decode,
+        "PEER_BATCH": "8" if args.frames == 1 else "2",
         "PYTHONWARNINGS": "ignore",
-    }  # fmt: skip
+    }
     with (
         serving(
             command, port, environment=environment, ready_path=peer.ready, folder=ROOT
@@ -139,8 +142,10 @@ def report(
     print("|---|---|---|---|---|---|---|---|")
     for name, server in servers.items():
         ms, failed = late[name].latency_ms(), sum(run.failed for run, _ in runs[name])
-        print(f"| {name} | {per_s[name]:.1f} | {cpu[name]:.2f} | {server.resident_mib():.0f} | "
-              f"{failed} | {ms['p50']} | {ms['p99']} | {ms['max']} |")  # fmt: skip
+        print(
+            f"| {name} | {per_s[name]:.1f} | {cpu[name]:.2f} | {server.resident_mib():.0f} | "
+            f"{failed} | {ms['p50']} | {ms['p99']} | {ms['max']} |"
+        )
     p99 = {name: run.latency_ms()["p99"] for name, run in late.items()}
     print(
         f"ours / {args.peer}: {per_s['ours'] / per_s[args.peer]:.2f} frames/s, "

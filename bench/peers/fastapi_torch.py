@@ -25,9 +25,13 @@ def load() -> nn.Module:
     spec = load_spec("lite0-minilm")
     vision = spec.open_clip["vision_cfg"]
     tower = open_clip.timm_model.TimmModel(
-        vision["timm_model_name"], spec.open_clip["embed_dim"], vision["image_size"],
-        pool=vision["timm_pool"], proj=vision["timm_proj"], pretrained=False,
-    )  # fmt: skip
+        vision["timm_model_name"],
+        spec.open_clip["embed_dim"],
+        vision["image_size"],
+        pool=vision["timm_pool"],
+        proj=vision["timm_proj"],
+        pretrained=False,
+    )
     graph = onnx.load(str(BUNDLE / "image_tower.onnx")).graph
     arrays = {one.name: torch.tensor(numpy_helper.to_array(one)) for one in graph.initializer}
     for node in graph.node:
@@ -53,11 +57,14 @@ text = torch.from_numpy(classes())
 contract = load_spec("lite0-minilm").contract
 preprocess = image_transform_v2(
     PreprocessCfg(
-        size=contract.size, mean=contract.mean, std=contract.std,
-        interpolation="bicubic", resize_mode="squash",
+        size=contract.size,
+        mean=contract.mean,
+        std=contract.std,
+        interpolation="bicubic",
+        resize_mode="squash",
     ),
     is_train=False,
-)  # fmt: skip
+)
 app = FastAPI()
 
 

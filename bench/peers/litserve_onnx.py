@@ -46,9 +46,15 @@ if __name__ == "__main__":
     batch = int(os.environ.get("PEER_BATCH", "8"))
     server = ls.LitServer(
         Api(max_batch_size=batch, batch_timeout=0.005),
-        accelerator="cpu", devices=1, workers_per_device=2, timeout=120,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        workers_per_device=2,
+        timeout=120,
+    )
     server.run(
-        host="127.0.0.1", port=int(os.environ["PEER_PORT"]), generate_client_file=False,
-        log_level="error", num_api_servers=1,
-    )  # fmt: skip
+        host="127.0.0.1",
+        port=int(os.environ["PEER_PORT"]),
+        generate_client_file=False,
+        log_level="error",
+        num_api_servers=1,
+    )

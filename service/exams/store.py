@@ -90,9 +90,16 @@ class ExamStore:
         """
         now = self._now()
         new = Exam(
-            secrets.token_hex(16), owner, exam_id or secrets.token_hex(16), options,
-            State.OPEN, 0, now, now, None,
-        )  # fmt: skip
+            secrets.token_hex(16),
+            owner,
+            exam_id or secrets.token_hex(16),
+            options,
+            State.OPEN,
+            0,
+            now,
+            now,
+            None,
+        )
 
         def work(on: Transaction) -> tuple[Exam, bool]:
             _purge(on, now - self._retention_us)
@@ -107,9 +114,16 @@ class ExamStore:
             # Two at once: one of them inserts, the other finds it there.
             inserted = on.change(
                 _ADD_EXAM,
-                new.key, owner, new.exam_id, json.dumps(asdict(options)), new.state.value,
-                0, now, now, None,
-            )  # fmt: skip
+                new.key,
+                owner,
+                new.exam_id,
+                json.dumps(asdict(options)),
+                new.state.value,
+                0,
+                now,
+                now,
+                None,
+            )
             if inserted:
                 return new, True
             raise Conflict.at("/exam_id", "an exam of this id is being opened")
@@ -137,8 +151,10 @@ class ExamStore:
             marks = _marks(wanted)
             rows = on.rows(
                 _FRAMES + f" AND (frame_id IN ({marks}) OR content IN ({marks}))",
-                exam.key, *(one.frame_id for one in wanted), *(one.content for one in wanted),
-            )  # fmt: skip
+                exam.key,
+                *(one.frame_id for one in wanted),
+                *(one.content for one in wanted),
+            )
             return [_frame(row) for row in rows]
 
         return await self._database.read(work)
@@ -190,8 +206,10 @@ class ExamStore:
             )
             on.change(
                 "UPDATE exams SET revision = ?, changed_us = ? WHERE key = ?",
-                revision, now, exam.key,
-            )  # fmt: skip
+                revision,
+                now,
+                exam.key,
+            )
             return revision
 
         return await self._database.write(work)
@@ -224,8 +242,10 @@ class ExamStore:
                 return current
             on.change(
                 "UPDATE exams SET state = ?, changed_us = ? WHERE key = ?",
-                State.CLOSING.value, now, exam.key,
-            )  # fmt: skip
+                State.CLOSING.value,
+                now,
+                exam.key,
+            )
             return replace(current, state=State.CLOSING, changed_us=now)
 
         return await self._database.write(work)
@@ -247,8 +267,11 @@ class ExamStore:
                 return current, False
             on.change(
                 "UPDATE exams SET state = ?, changed_us = ?, final = ? WHERE key = ?",
-                State.CLOSED.value, now, final, exam.key,
-            )  # fmt: skip
+                State.CLOSED.value,
+                now,
+                final,
+                exam.key,
+            )
             return replace(current, state=State.CLOSED, changed_us=now, final=final), True
 
         return await self._database.write(work)
@@ -312,9 +335,16 @@ def _exam(row: Sequence[Any]) -> Exam:
     kept = json.loads(options)
     kept |= {"tasks": tuple(kept["tasks"]), "box": tuple(kept["box"])}
     return Exam(
-        key, owner, exam_id, ExamOptions(**kept), State(state), revision, created_us, changed_us,
+        key,
+        owner,
+        exam_id,
+        ExamOptions(**kept),
+        State(state),
+        revision,
+        created_us,
+        changed_us,
         None if final is None else bytes(final),
-    )  # fmt: skip
+    )
 
 
 def _frames(on: Transaction, key: str, among: Sequence[KeptFrame] | None = None) -> list[KeptFrame]:

@@ -33,9 +33,15 @@ def tree(root: Path, groups: str, mounts: str, **quotas: str) -> Path:
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("100000 100000", 1), ("250000 100000", 2), ("50000 100000", 1), ("max 100000", 64),
-     ("9900000 100000", 64), ("nonsense", 64)],
-)  # fmt: skip
+    [
+        ("100000 100000", 1),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("max 100000", 64),
+        ("9900000 100000", 64),
+        ("nonsense", 64),
+    ],
+)
 def test_quota_of_version_2_counts_in_whole_cores_and_at_least_one(
     tmp_path: Path, quota: str, cores: int
 ) -> None:

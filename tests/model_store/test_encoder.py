@@ -245,9 +245,12 @@ def traces_of_telemetry(imports: str, graph: Path, home: Path) -> list[str]:
     # A CI variable alone silences it, and would hide what a user's machine does.
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     subprocess.run(
-        [sys.executable, "-c", script], check=True, env=kept | {"HOME": str(home)},
-        cwd=Path(__file__).parents[2], capture_output=True,
-    )  # fmt: skip
+        [sys.executable, "-c", script],
+        check=True,
+        env=kept | {"HOME": str(home)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+    )
     return [path.name for path in home.rglob("*") if path.is_file()]
 
 

@@ -117,9 +117,10 @@ def test_mixed_patient_is_not_benign(encoder: Encoder) -> None:
 
 def test_without_calibration_scores_are_the_softmax(encoder: Encoder) -> None:
     score = scored(encoder, "malignancy", random_rows(5), calibrated=False)
-    for cosine, found in ((score.cosines, score.scores), *zip(
-        score.frame_cosines, score.frame_scores, strict=True
-    )):  # fmt: skip
+    for cosine, found in (
+        (score.cosines, score.scores),
+        *zip(score.frame_cosines, score.frame_scores, strict=True),
+    ):
         total = sum(math.exp(10.0 * value) for value in cosine)
         assert found == pytest.approx([math.exp(10.0 * v) / total for v in cosine], abs=1e-5)
     assert score.probability is None

@@ -1,6 +1,7 @@
 """What should not be sent, sent to the running service: each thing has its own answer, and no more.
 
-The corpus is `bench.hostile`; the bundle is the shipped one, behind a process of its own.
+The corpus is `bench.hostile` and `bench.hostile_files`; the bundle is the shipped one, behind a
+process of its own.
 """
 
 import socket
@@ -11,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.hostile import BadFile, BadRequest, bad_files, bad_requests, form, malformed_bytes
+from bench.hostile import BadRequest, bad_requests, form, malformed_bytes
+from bench.hostile_files import BadFile, bad_files
 from bench.pool import small_frames
 from bench.reference import Reference, differences
 from bench.served import Served

@@ -72,10 +72,13 @@ def test_answer_that_is_mixed_up_is_found_out(mix: Mix) -> None:
     request = next(
         one
         for one in drawn
-        if one.path == "/v1/malignancy" and one.status == 200 and one.expected.get("patients")
-        and len(one.expected["patients"][0]["frames"]) > 2 and b"explain" not in one.body
+        if one.path == "/v1/malignancy"
+        and one.status == 200
+        and one.expected.get("patients")
+        and len(one.expected["patients"][0]["frames"]) > 2
+        and b"explain" not in one.body
         and [f["status"] for f in one.expected["patients"][0]["frames"][:2]] == ["scored"] * 2
-    )  # fmt: skip
+    )
     document = json.loads(json.dumps(request.expected, default=_plain))
     assert faults(request, answer_to(request, document)) == []
     assert faults(request, answer_to(request, document, "other")) == ["another request's id"]

@@ -15,12 +15,14 @@ def seen(**more: float) -> Soak:
     """A quiet hour: 100 looks at a process whose figures go up by so much in all."""
     states = [
         State(
-            float(at), at / 2, 300 + more.get("rss_mib", 0.0) * at / 100,
+            float(at),
+            at / 2,
+            300 + more.get("rss_mib", 0.0) * at / 100,
             20 + int(more.get("descriptors", 0) * at / 100),
             12 + int(more.get("threads", 0) * at / 100),
         )
         for at in range(100)
-    ]  # fmt: skip
+    ]
     return Soak(states=states, latencies=[(float(at), 0.1) for at in range(100)])
 
 

@@ -46,12 +46,15 @@ def postgres() -> Iterator[str]:
         assert server
         subprocess.run(
             [*account, initdb, "-D", data, "-U", "exams", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, cwd=folder, **quiet,
-        )  # fmt: skip
+            check=True,
+            cwd=folder,
+            **quiet,
+        )
         process = subprocess.Popen(
             [*account, server, "-D", data, "-k", folder, "-c", "listen_addresses="],
-            cwd=folder, **quiet,
-        )  # fmt: skip
+            cwd=folder,
+            **quiet,
+        )
         try:
             url = f"postgresql://exams@/postgres?host={folder}"
             _wait(url, process)

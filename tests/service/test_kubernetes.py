@@ -97,9 +97,10 @@ def strays(objects: dict[str, Object], monitor: Object) -> list[str]:
     faults += [name for name, port in asked.items() if port not in ports]
     scaled = objects["autoscaler.yaml"]["spec"]["scaleTargetRef"]
     if scaled != {
-        "apiVersion": deployment["apiVersion"], "kind": deployment["kind"],
+        "apiVersion": deployment["apiVersion"],
+        "kind": deployment["kind"],
         "name": deployment["metadata"]["name"],
-    }:  # fmt: skip
+    }:
         faults.append("autoscaler")
     return faults
 

@@ -17,9 +17,12 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def small(serve: Serve) -> Iterator[Running]:
     with serve(
-        max_body_bytes=2 * MIB, max_frame_bytes=100_000, max_frames=3, max_patients=2,
+        max_body_bytes=2 * MIB,
+        max_frame_bytes=100_000,
+        max_frames=3,
+        max_patients=2,
         max_frame_pixels=100_000,
-    ) as up:  # fmt: skip
+    ) as up:
         yield up
 
 

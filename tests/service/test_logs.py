@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import TiffImagePlugin
 
-from bench.hostile import bad_files
+from bench.hostile_files import bad_files
 from service.errors import SettingsInvalid
 from service.logs import Event, set_up_logging
 from service.record import Record, begin, note, phase

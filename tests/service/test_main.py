@@ -100,6 +100,10 @@ with running(Settings(bundle=Path(sys.argv[1]))) as up:
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(bundle)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.stdout == "positive\n", done.stderr

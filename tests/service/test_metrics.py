@@ -134,9 +134,11 @@ def test_frames_are_counted_by_status_and_reason(up: Running) -> None:
     frames = {key[1:]: value for key, value in found.items() if key[0] == "endoclip_frames_total"}
     # Sorted by the labels' names: reason, status.
     assert {key: value for key, value in frames.items() if value} == {
-        ("", "scored"): 2, ("dark", "abstained"): 1,
-        ("unsupported_format", "rejected"): 1, ("empty", "rejected"): 2,
-    }  # fmt: skip
+        ("", "scored"): 2,
+        ("dark", "abstained"): 1,
+        ("unsupported_format", "rejected"): 1,
+        ("empty", "rejected"): 2,
+    }
 
 
 def test_decisions_are_counted_by_task_point_and_device(serve: Serve, tmp_path: Path) -> None:
@@ -146,10 +148,12 @@ def test_decisions_are_counted_by_task_point_and_device(serve: Serve, tmp_path: 
         document = {
             "operating_point": "sensitivity_first",
             "patients": [
-                patient(image(RED), image(PINK)), patient(image(PINK)),
-                patient(image(BLACK), device="left"), patient(image(RED), device="left"),
+                patient(image(RED), image(PINK)),
+                patient(image(PINK)),
+                patient(image(BLACK), device="left"),
+                patient(image(RED), device="left"),
             ],
-        }  # fmt: skip
+        }
         answer = up.client.post("/v1/malignancy", json=document).json()
         up.client.post("/v1/polyp-detection", content=image(BETWEEN), headers=PNG)
         found = scraped(up.client)
@@ -159,22 +163,31 @@ def test_decisions_are_counted_by_task_point_and_device(serve: Serve, tmp_path: 
 
     # Sorted by the labels' names: decision, device, operating_point, task.
     assert [one.get("decision") for one in answer["patients"]] == [
-        "positive", "negative", None, "positive",
-    ]  # fmt: skip
+        "positive",
+        "negative",
+        None,
+        "positive",
+    ]
     at = ("sensitivity_first", "malignancy")
     low = ("abstained", "full_frame", "balanced", "polyp_detection")
     assert counted("endoclip_patient_decisions_total") == {
-        ("positive", "full_frame", *at): 1, ("negative", "full_frame", *at): 1,
-        ("unscored", "left", *at): 1, ("positive", "left", *at): 1, low: 1,
-    }  # fmt: skip
+        ("positive", "full_frame", *at): 1,
+        ("negative", "full_frame", *at): 1,
+        ("unscored", "left", *at): 1,
+        ("positive", "left", *at): 1,
+        low: 1,
+    }
     assert counted("endoclip_frame_decisions_total") == {
-        ("positive", "full_frame", *at): 1, ("negative", "full_frame", *at): 2,
-        ("positive", "left", *at): 1, low: 1,
-    }  # fmt: skip
+        ("positive", "full_frame", *at): 1,
+        ("negative", "full_frame", *at): 2,
+        ("positive", "left", *at): 1,
+        low: 1,
+    }
     assert counted("endoclip_patient_probability_count") == {
-        ("full_frame", "malignancy"): 2, ("left", "malignancy"): 1,
+        ("full_frame", "malignancy"): 2,
+        ("left", "malignancy"): 1,
         ("full_frame", "polyp_detection"): 1,
-    }  # fmt: skip
+    }
     probabilities = [
         frame["probability"]
         for one in answer["patients"]
@@ -195,9 +208,15 @@ def test_phases_are_observed_as_often_as_documented_and_make_up_the_request(up: 
     }
     batches = found[("endoclip_batch_frames_count",)]
     assert counts == {
-        "receive": 2, "turn": 7, "decode": 7, "queue": 6, "encode": batches, "text": 1,
-        "unify": 1, "respond": 2,
-    }  # fmt: skip
+        "receive": 2,
+        "turn": 7,
+        "decode": 7,
+        "queue": 6,
+        "encode": batches,
+        "text": 1,
+        "unify": 1,
+        "respond": 2,
+    }
     assert found[("endoclip_batch_frames_sum",)] == 6
     sums = {key[1]: value for key, value in found.items() if key[0] == "endoclip_phase_seconds_sum"}
     whole = sum(value for key, value in found.items() if key[0] == "endoclip_request_seconds_sum")

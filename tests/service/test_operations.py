@@ -236,12 +236,26 @@ def test_limits_are_as_documented_by_default(client: httpx.Client) -> None:
 def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/v1/polyp-detection", "/v1/malignancy", "/v1/zero-shot", "/v1/embeddings",
-        "/v1/exams", "/v1/exams/{exam_id}", "/v1/exams/{exam_id}/frames",
-        "/v1/exams/{exam_id}/close", "/v1/models", "/v1/models/{name}", "/v1/devices", "/v1/limits",
-        "/healthz", "/readyz", "/metrics", "/v1/admin/models", "/v1/admin/models/load",
-        "/v1/admin/models/rollback", "/v1/admin/models/shadow",
-    }  # fmt: skip
+        "/v1/polyp-detection",
+        "/v1/malignancy",
+        "/v1/zero-shot",
+        "/v1/embeddings",
+        "/v1/exams",
+        "/v1/exams/{exam_id}",
+        "/v1/exams/{exam_id}/frames",
+        "/v1/exams/{exam_id}/close",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/devices",
+        "/v1/limits",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/admin/models",
+        "/v1/admin/models/load",
+        "/v1/admin/models/rollback",
+        "/v1/admin/models/shadow",
+    }
     for task in ("polyp-detection", "malignancy", "zero-shot", "embeddings"):
         operation = document["paths"][f"/v1/{task}"]["post"]
         forms = set(operation["requestBody"]["content"])

@@ -84,10 +84,13 @@ class ChatServer:
 def completion(content: str, finish: str = "stop") -> dict[str, Any]:
     message = {"role": "assistant", "content": content}
     return {
-        "id": "c", "object": "chat.completion", "created": 0, "model": "m",
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13},
-    }  # fmt: skip
+    }
 
 
 def send(

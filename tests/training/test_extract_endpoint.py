@@ -216,8 +216,9 @@ def test_the_same_report_is_asked_once_and_what_is_known_not_at_all(tmp_path: Pa
     assert [entries[k].tokens for k in "ab"] == [(10, 3), (0, 0)]
     assert more["e"].lesions == entries["a"].lesions
     assert (entries["c"].reason, entries["d"].reason) == (
-        "names no polyp", "longer than 24000 characters"
-    )  # fmt: skip
+        "names no polyp",
+        "longer than 24000 characters",
+    )
     said = summary(more, (1.0, 2.0))
     assert "tokens: 10 asked, 3 answered" in said
     assert "cost: 0.0000" in said

@@ -48,8 +48,12 @@ def test_a_ledger_gives_back_what_the_rules_read(tmp_path: Path) -> None:
         assert len(found) == len(wanted)
         for a, b in zip(found, wanted, strict=True):
             assert (a.text, a.attributes, a.number, a.impression, a.impression_text) == (
-                b.text, b.attributes, b.number, b.impression, b.impression_text
-            )  # fmt: skip
+                b.text,
+                b.attributes,
+                b.number,
+                b.impression,
+                b.impression_text,
+            )
 
 
 def test_no_words_of_a_report_stand_in_the_ledger(tmp_path: Path) -> None:

@@ -86,8 +86,13 @@ def photometric(name: str) -> tuple[pydicom.Dataset, np.ndarray, int]:
         return dicom(planes, del_planar, (1, 128, 160), **told), rgb, 0
     if name == "RGB in JPEG":
         stream = jpeg(picture(7), keep_rgb=True, quality=95, subsampling=0)
-        return dicom(encapsulate([stream + b"\0" * (len(stream) % 2)]), JPEGBaseline8Bit,
-                     (1, 128, 160)), rgb, 12  # fmt: skip
+        return (
+            dicom(
+                encapsulate([stream + b"\0" * (len(stream) % 2)]), JPEGBaseline8Bit, (1, 128, 160)
+            ),
+            rgb,
+            12,
+        )
     data = dicom(rgb.tobytes(), del_planar, (1, 128, 160))
     data.compress(RLELossless)
     return data, rgb, 0
@@ -164,8 +169,10 @@ def test_jpeg_2000_is_read(
 
 
 def test_a_damaged_jpeg_2000_stream_is_named(tmp_path: Path) -> None:
-    save(dicom(encapsulate([b"\xff\x4f\xff\x51" + bytes(60)]), JPEG2000Lossless,
-               (1, 128, 160)), tmp_path / "a.dcm")  # fmt: skip
+    save(
+        dicom(encapsulate([b"\xff\x4f\xff\x51" + bytes(60)]), JPEG2000Lossless, (1, 128, 160)),
+        tmp_path / "a.dcm",
+    )
     assert frames_of(tmp_path / "a.dcm", "dicom") == [Trouble("a.dcm", Reason.DICOM_UNREADABLE)]
 
 

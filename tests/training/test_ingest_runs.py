@@ -136,8 +136,11 @@ def test_an_exam_of_4000_frames_is_read_in_bounded_memory(tmp_path: Path) -> Non
         )
         done = subprocess.run(
             [sys.executable, "-c", code, "ingest", "--config", str(recipe), "--out", str(out)],
-            cwd=ROOT, check=True, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         peaks.append(int(done.stdout.split()[-1]) / 1024)
         (record,) = read(out).records
         assert len(record.frames) == count // 2 + 1

@@ -68,9 +68,12 @@ def naive(bundle: Path, record: Record) -> tuple[list[dict[str, Any]], dict[str,
     for task, calibration in encoder.bundle.calibrations.items():
         label_set, point = encoder.bundle.label_set(task), calibration.operating_points["balanced"]
         found = score_patient(
-            encoder, label_set, encoder.class_embeddings(label_set), calibration,
+            encoder,
+            label_set,
+            encoder.class_embeddings(label_set),
+            calibration,
             np.stack(embeddings),
-        )  # fmt: skip
+        )
         assert found.probability is not None
         assert found.frame_probability is not None
         values = iter(found.frame_probability)
@@ -138,8 +141,10 @@ def test_a_frame_that_cannot_be_read_has_a_row_and_costs_no_other(
     out = score_archive(tmp_path / "out", archive, records, model, workers=1)
     found = rows(out)
     assert [(f["reason"], f["error"]) for f in found] == [
-        (None, None), ("unreadable", word), (None, None),
-    ]  # fmt: skip
+        (None, None),
+        ("unreadable", word),
+        (None, None),
+    ]
     assert found[1]["malignancy_probability"] is None
     assert found[0]["malignancy_probability"] > 0.5 > found[2]["malignancy_probability"]
     assert rows(out, "records")[0]["frames_scored"] == 2

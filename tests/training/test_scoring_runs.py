@@ -86,9 +86,12 @@ def alive(pid: int) -> bool:
 
 
 def test_workers_change_nothing(
-    archive: Path, bundle: Path, undisturbed: pa.Table, tmp_path: Path,
+    archive: Path,
+    bundle: Path,
+    undisturbed: pa.Table,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(parts_module, "PART_FRAMES", 100)
     monkeypatch.setattr("training.scoring.engines.usable_cores", lambda: 2)
     found, model = read(archive), PackedBundle.open(bundle)
@@ -102,9 +105,13 @@ def test_workers_change_nothing(
     [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0), (signal.SIGINT, 130)],
 )
 def test_a_run_stopped_in_the_middle_leaves_no_process_and_resumes(
-    archive: Path, bundle: Path, undisturbed: pa.Table, tmp_path: Path,
-    how: signal.Signals, code: int,
-) -> None:  # fmt: skip
+    archive: Path,
+    bundle: Path,
+    undisturbed: pa.Table,
+    tmp_path: Path,
+    how: signal.Signals,
+    code: int,
+) -> None:
     out, partial = tmp_path / "out", tmp_path / "out.partial"
     with command(archive, out, bundle, "--workers", "2") as run:
         wait_for(lambda: len(list(descendants(run.pid))) >= 2)
@@ -160,10 +167,26 @@ def test_a_disk_that_is_full_stops_the_run_with_its_name(bundle: Path, tmp_path:
         "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n" + COMMAND
     )
     done = subprocess.run(
-        [sys.executable, "-c", limited, "100", "--archive", archive, "--out", tmp_path / "out",
-         "--bundle", bundle, "--workers", "1"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            limited,
+            "100",
+            "--archive",
+            archive,
+            "--out",
+            tmp_path / "out",
+            "--bundle",
+            bundle,
+            "--workers",
+            "1",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     assert "File too large; what is scored stays, the same command resumes" in done.stderr
     assert "Traceback" not in done.stderr

@@ -176,7 +176,12 @@ def _write_plot(path: Path, tasks: Mapping[str, Mapping[str, Any]]) -> None:
             axis.set_title(task, loc="left")
             if kinds:
                 axis.legend(
-                    loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(kinds), frameon=False,
-                    handletextpad=0.0, columnspacing=0.6, borderpad=0.0,
-                )  # fmt: skip
+                    loc="lower right",
+                    bbox_to_anchor=(1.0, 1.0),
+                    ncols=len(kinds),
+                    frameon=False,
+                    handletextpad=0.0,
+                    columnspacing=0.6,
+                    borderpad=0.0,
+                )
         FigureCanvasSVG(canvas).print_svg(path, metadata={"Date": None})

@@ -176,9 +176,12 @@ class PartScorer:
         embeddings, reasons, errors = self._encode(names)
         forget_shards()  # or memory would grow with the archive
         scored = np.array(
-            [e is None and (r is None or self._scorer.scores_set_aside)
-             for r, e in zip(reasons, errors, strict=True)], dtype=bool
-        )  # fmt: skip
+            [
+                e is None and (r is None or self._scorer.scores_set_aside)
+                for r, e in zip(reasons, errors, strict=True)
+            ],
+            dtype=bool,
+        )
         records = list(_runs(ids))
         per_frame, per_record = self._scorer.score(records, embeddings, scored)
         if per_record:

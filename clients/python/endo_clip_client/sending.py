@@ -119,8 +119,10 @@ def scoring_call(
     told = [_told(frame) for frame in frames]
     if any(told):
         document["frames"] = told
-    parts = [("frames", (f"{number}", frame.data, _type_of(frame.data)))
-             for number, frame in enumerate(frames)]  # fmt: skip
+    parts = [
+        ("frames", (f"{number}", frame.data, _type_of(frame.data)))
+        for number, frame in enumerate(frames)
+    ]
     body = json.dumps(document).encode()
     headers = {"Accept": accept}
     if deadline_s is not None:
