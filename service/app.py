@@ -180,6 +180,7 @@ def _describe_once(app: FastAPI) -> None:
             app.openapi_schema = describe(app)
         return app.openapi_schema
 
+    # FastAPI's documented way to exchange the document.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

@@ -59,6 +59,7 @@ class Exposition:
 
 
 def _number(value: float) -> str:
+    # The library's own spelling of numbers; it has no annotations.
     return f"{floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
 
 

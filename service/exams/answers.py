@@ -38,6 +38,7 @@ class _ExamFrame(NamedTaskFrame):
 class ExamPatient(NamedTaskPatient):
     """The exam's frames as one patient; `empty` before the first."""
 
+    # An exam may be empty and its frames say more: answers are written, never read as the base.
     status: Literal["scored", "abstained", "empty"]  # type: ignore[assignment]
     frames: list[_ExamFrame]  # type: ignore[assignment]
 
