@@ -47,6 +47,11 @@ class Tab:
         words = self.page.locator(".tile").nth(place).text_content() or ""
         return " ".join(words.split())
 
+    def tiles(self, selector: str) -> list[str]:
+        """Texts inside the frames of the list; the visible text of one not yet painted is empty."""
+        found = self.page.locator(f".tile {selector}").all_text_contents()
+        return [text.strip() for text in found]
+
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
 

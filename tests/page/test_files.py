@@ -56,7 +56,7 @@ def given(tab: Tab, folder: Path, **files: bytes) -> None:
 
 
 def shares(tab: Tab) -> list[str]:
-    return tab.page.locator(".tile .caption b").all_inner_texts()
+    return tab.tiles(".caption b")
 
 
 def test_video_is_sampled_as_often_as_is_asked(browser: Browser, shipped: Running) -> None:
@@ -65,7 +65,7 @@ def test_video_is_sampled_as_often_as_is_asked(browser: Browser, shipped: Runnin
         tab.page.select_option("#every", "0.5")
         tab.give(CLIP)
         # A second of normal mucosa, then a second with a polyp.
-        words = tab.page.locator(".tile .what").all_inner_texts()
+        words = tab.tiles(".what")
         assert words == ["Negative", "Negative", "Positive", "Positive"]
         titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]
         assert titles == [f"clip.webm at {second} s" for second in ("0.0", "0.5", "1.0", "1.5")]

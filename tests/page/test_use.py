@@ -99,7 +99,7 @@ def test_frames_are_sorted_and_filtered(browser: Browser, shipped: Running) -> N
         ]
         assert shares == sorted(shares, reverse=True)
         tab.page.select_option("#group", "positive")
-        words = tab.page.locator(".tile .what").all_inner_texts()
+        words = tab.tiles(".what")
         assert words
         assert set(words) == {"Positive"}
 
