@@ -56,7 +56,7 @@ test: $(VENV_TRAIN)/.stamp  ## Run all tests in the training environment (torch:
 
 test-service: $(VENV_TEST)/.stamp  ## Run the tests of model_store and service without torch
 	@$(VENV_TEST)/bin/python -c 'import importlib.util as u, sys; sys.exit("torch is installed here; this job proves that nothing needs it" if u.find_spec("torch") else 0)'
-	$(VENV_TEST)/bin/python -m pytest tests/model_store tests/service tests/clients $(PYTEST_ARGS)
+	$(VENV_TEST)/bin/python -m pytest tests/model_store tests/service $(PYTEST_ARGS)
 
 # The model runs in a process of its own; only its server's requirements are in there, not the project.
 $(VENV_LLM)/.stamp: requirements/llm.txt
