@@ -16,13 +16,19 @@ import onnxruntime as ort
 
 from model_store.bundle import Bundle
 from model_store.cores import usable_cores
-from model_store.errors import BundleCorrupt, EncodeFailed, OutputNotFinite, ProviderUnavailable
+from model_store.errors import (
+    BundleCorrupt,
+    EncodeFailed,
+    OutputNotFinite,
+    ProviderUnavailable,
+    UnknownLabelSet,
+)
 from model_store.images import Pixels
 from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
 from model_store.tokenizer import Ids, Tokenizer
 
-__all__ = ["Encoder", "Floats", "Mask", "trim_memory"]
+__all__ = ["Encoder", "Floats", "Mask", "Unifier", "trim_memory"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -34,7 +40,79 @@ _CPU_FRAMES, _GPU_FRAMES = 8, 64
 _SENTENCES = 32
 
 
-class Encoder:
+class Unifier:
+    """What scores embeddings that are there already: unify, and the stored class embeddings.
+
+    Args:
+        bundle: an opened bundle.
+        threads: threads inside one run; None takes the cores this process may use.
+
+    Raises:
+        BundleCorrupt: the graph does not load.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self._threads = threads or usable_cores()
+        # Unify multiplies a few hundred short rows: on a GPU the copies would cost more than that.
+        self._unify = _open_session(bundle.path / "unify.onnx", [CPU], self._threads)
+
+    @property
+    def dimension(self) -> int:
+        """Width d of an embedding."""
+        return self.bundle.manifest.embedding_dim
+
+    def class_embeddings(self, label_set: LabelSet) -> Floats:
+        """Give the class embeddings of one of the bundle's label sets, as they are stored.
+
+        Args:
+            label_set: of the bundle, with or without its positive label.
+
+        Returns:
+            float32 (k, d): mean of each label's prompt embeddings, scaled to length 1.
+
+        Raises:
+            UnknownLabelSet: it is not one of the bundle's.
+        """
+        stored = self._stored(label_set)
+        if stored is None:
+            raise UnknownLabelSet(label_set.name, self.bundle.label_sets)
+        return stored
+
+    def unify(self, frames: Floats, mask: Mask, queries: Floats) -> tuple[Floats, Floats]:
+        """Let queries attend to a patient's frames.
+
+        Args:
+            frames: float32 (n, d) unit embeddings; n may be 0.
+            mask: bool (n,); frames that are False are not seen.
+            queries: float32 (k, d) class embeddings.
+
+        Returns:
+            (pooled float32 (k, d), attention float32 (k, n) whose rows sum to 1). Without any
+            visible frame both are zeros.
+
+        Raises:
+            EncodeFailed: the graph did not run, or gave numbers that are not finite.
+        """
+        if len(frames) == 0:
+            return np.zeros_like(queries), np.zeros((len(queries), 0), np.float32)
+        feed = {"frames": frames, "mask": mask, "queries": queries}
+        pooled, attention = _run(self._unify, ["pooled", "attention"], feed)
+        return pooled, attention
+
+    def close(self) -> None:
+        """Give the memory of all graphs back; whatever is asked of it afterwards fails."""
+        del self._unify
+        trim_memory()
+
+    def _stored(self, label_set: LabelSet) -> Floats | None:
+        known = self.bundle.label_sets.get(label_set.name)
+        if known is None or known.labels != label_set.labels:
+            return None
+        return self.bundle.class_embeddings[label_set.name]
+
+
+class Encoder(Unifier):
     """The graphs of one bundle on one execution provider.
 
     Args:
@@ -56,20 +134,12 @@ class Encoder:
         allow_fallback: bool = False,
         threads: int | None = None,
     ) -> None:
-        self.bundle = bundle
-        self._threads = threads or usable_cores()
+        super().__init__(bundle, threads=threads)
         self._asked = _available(provider, allow_fallback)
         self._image = self._open("image_tower.onnx")
         self.provider = self._used(self._image, allow_fallback)
-        # Unify multiplies a few hundred short rows: on a GPU the copies would cost more than that.
-        self._unify = self._open("unify.onnx", CPU)
         self._text: tuple[Tokenizer, ort.InferenceSession] | None = None
         self._text_lock = Lock()
-
-    @property
-    def dimension(self) -> int:
-        """Width d of an embedding."""
-        return self.bundle.manifest.embedding_dim
 
     @property
     def provider_now(self) -> str:
@@ -183,35 +253,14 @@ class Encoder:
         Raises:
             EncodeFailed: the text graph did not run.
         """
-        stored = self.bundle.label_sets.get(label_set.name)
-        if stored is not None and stored.labels == label_set.labels:
-            return self.bundle.class_embeddings[label_set.name]
+        stored = self._stored(label_set)
+        if stored is not None:
+            return stored
         prompts = [prompt for label in label_set.labels for prompt in label.prompts]
         rows = self.encode_texts(prompts)
         ends = np.cumsum([len(label.prompts) for label in label_set.labels])
         means = np.stack([part.mean(axis=0) for part in np.split(rows, ends[:-1])])
         return unit_rows(means).astype(np.float32)
-
-    def unify(self, frames: Floats, mask: Mask, queries: Floats) -> tuple[Floats, Floats]:
-        """Let queries attend to a patient's frames.
-
-        Args:
-            frames: float32 (n, d) unit embeddings; n may be 0.
-            mask: bool (n,); frames that are False are not seen.
-            queries: float32 (k, d) class embeddings.
-
-        Returns:
-            (pooled float32 (k, d), attention float32 (k, n) whose rows sum to 1). Without any
-            visible frame both are zeros.
-
-        Raises:
-            EncodeFailed: the graph did not run, or gave numbers that are not finite.
-        """
-        if len(frames) == 0:
-            return np.zeros_like(queries), np.zeros((len(queries), 0), np.float32)
-        feed = {"frames": frames, "mask": mask, "queries": queries}
-        pooled, attention = _run(self._unify, ["pooled", "attention"], feed)
-        return pooled, attention
 
     def _parts(self, pixels: Pixels) -> list[Pixels]:
         step = _CPU_FRAMES if self.provider == CPU else _GPU_FRAMES
@@ -229,7 +278,7 @@ class Encoder:
         trim_memory()
 
     def close(self) -> None:
-        """Give the memory of all graphs back; whatever is asked of the encoder afterwards fails."""
+        """Give the memory of all graphs back; whatever is asked of it afterwards fails."""
         del self._image, self._unify
         self.release_text_tower()
 
@@ -242,9 +291,8 @@ class Encoder:
                 self._text = tokenizer, self._open("text_tower.onnx")
             return self._text
 
-    def _open(self, name: str, provider: str | None = None) -> ort.InferenceSession:
-        asked = provider or self._asked
-        providers = [asked] if asked == CPU else [asked, CPU]
+    def _open(self, name: str) -> ort.InferenceSession:
+        providers = [self._asked] if self._asked == CPU else [self._asked, CPU]
         return _open_session(self.bundle.path / name, providers, self._threads)
 
     def _used(self, session: ort.InferenceSession, allow_fallback: bool) -> str:

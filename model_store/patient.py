@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model_store.encoder import Encoder, Floats
+from model_store.encoder import Floats, Unifier
 from model_store.errors import InvalidInput
 from model_store.label_sets import LabelSet
 from model_store.scoring import (
@@ -53,7 +53,7 @@ class PatientScore:
 
 
 def score_patient(
-    encoder: Encoder,
+    encoder: Unifier,
     label_set: LabelSet,
     classes: Floats,
     calibration: Calibration | None,
@@ -134,7 +134,7 @@ def heatmap(grid: Floats, classes: Floats, label: int, logit_scale: float) -> Fl
 
 
 def _pool(
-    encoder: Encoder, classes: Floats, positive: int | None, embeddings: Floats
+    encoder: Unifier, classes: Floats, positive: int | None, embeddings: Floats
 ) -> tuple[FloatArray, FloatArray]:
     """Attend; gives (cosines (k,), attention (n,) or (k, n))."""
     queries = classes if positive is None else classes[positive : positive + 1]

@@ -15,7 +15,7 @@ from model_store.canaries import (
     CanaryText,
     write_canaries,
 )
-from model_store.encoder import Encoder, Floats
+from model_store.encoder import Encoder, Floats, Unifier
 from model_store.errors import EncodeFailed, SelfTestFailed
 from model_store.images import Pixels, decode
 from model_store.patient import score_patient
@@ -32,13 +32,13 @@ class SelfTestReport:
         max_difference: largest difference of any recorded number, at most `tolerance`.
         tolerance: of the bundle.
         compared: how many numbers were compared.
-        provider: on which they were computed.
+        provider: on which they were computed; None where the towers are not in this process.
     """
 
     max_difference: float
     tolerance: float
     compared: int
-    provider: str
+    provider: str | None
 
 
 def self_test(encoder: Encoder) -> SelfTestReport:
@@ -67,12 +67,13 @@ def self_test(encoder: Encoder) -> SelfTestReport:
 
 
 def recheck(
-    encoder: Encoder, images: Mapping[str, bytes], encode: Callable[[Pixels], Floats]
+    encoder: Unifier, images: Mapping[str, bytes], encode: Callable[[Pixels], Floats]
 ) -> SelfTestReport:
     """Compare the canaries with the record again, on the way that live frames take.
 
     Args:
-        encoder: which has passed `self_test`. The sentence is compared if its text tower is loaded.
+        encoder: which has passed `self_test`; of one whose towers are elsewhere only `encode` is
+            asked. The sentence is compared if its text tower is loaded.
         images: as for `measure_canaries`, of all recorded frames.
         encode: frames uint8 (n, size, size, 3) to float32 (n, d), as `Encoder.encode_images`.
 
@@ -82,7 +83,7 @@ def recheck(
     recorded = encoder.bundle.canaries
     frames, patient = _frames(encoder, images, recorded.tolerance, encode)
     text = None
-    if recorded.text and encoder.text_loaded:
+    if recorded.text and isinstance(encoder, Encoder) and encoder.text_loaded:
         text = _text(encoder, recorded.text.sentence)
     return _report(encoder, Canaries(recorded.tolerance, frames, patient, text))
 
@@ -146,20 +147,19 @@ def pack_with_canaries(
     return bundle
 
 
-def _report(encoder: Encoder, measured: Canaries) -> SelfTestReport:
+def _report(encoder: Unifier, measured: Canaries) -> SelfTestReport:
     recorded = encoder.bundle.canaries
     differences = dict(_differences(recorded, measured))
     worst = max(differences, key=differences.__getitem__)
     # Written so that a NaN fails as well.
     if not differences[worst] <= recorded.tolerance:
         raise SelfTestFailed(differences[worst], recorded.tolerance, worst)
-    return SelfTestReport(
-        differences[worst], recorded.tolerance, len(differences), encoder.provider
-    )
+    provider = encoder.provider if isinstance(encoder, Encoder) else None
+    return SelfTestReport(differences[worst], recorded.tolerance, len(differences), provider)
 
 
 def _frames(
-    encoder: Encoder,
+    encoder: Unifier,
     images: Mapping[str, bytes],
     tolerance: float,
     encode: Callable[[Pixels], Floats],
@@ -174,7 +174,7 @@ def _frames(
     return frames, _probabilities(encoder, embeddings)
 
 
-def _passed(encoder: Encoder, name: str, data: bytes, tolerance: float) -> Pixels:
+def _passed(encoder: Unifier, name: str, data: bytes, tolerance: float) -> Pixels:
     """Decode a canary frame, and hold it against the quality gate."""
     manifest = encoder.bundle.manifest
     pixels = decode(data, manifest.input)
@@ -201,7 +201,7 @@ def _head(embedding: Floats) -> tuple[float, ...]:
     return tuple(float(number) for number in embedding[:HEAD_LENGTH])
 
 
-def _probabilities(encoder: Encoder, embeddings: Floats) -> dict[str, float]:
+def _probabilities(encoder: Unifier, embeddings: Floats) -> dict[str, float]:
     """Positive probability of one patient made of all frames, for every calibrated set."""
     found = {}
     for name, calibration in sorted(encoder.bundle.calibrations.items()):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -38,13 +39,14 @@ from service.openapi import describe
 from service.page import add_page
 from service.settings import Settings, newest_bundle, read_devices, read_site_profile
 from service.sockets import SocketEnvelope
+from service.towers import RemoteTowers
 from service.traces import Traces
 from service.turns import Turns
 
 __all__ = ["create_app"]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAPI:
     """Open the bundle and build the app.
 
     The worker starts and the self-test runs when the app starts; a failed self-test leaves the app
@@ -52,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Args:
         settings: from `read_settings`.
+        remote: gives the worker of each bundle, where the towers are not to run in this process.
 
     Returns:
         The app. Its models, keyring, admission, metrics and settings are in `app.state`, and the
@@ -64,11 +67,11 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keyring = Keyring(settings.keys) if settings.keys else None
     metrics = Metrics([*(task.name for task in routes.TASKS), exam_routes.TASK])
-    engine = Engine(
-        settings,
-        metrics,
+    open_engine = partial(
+        Engine, settings, metrics, devices=read_devices(settings.devices), remote=remote
+    )
+    engine = open_engine(
         bundle=settings.bundle or newest_bundle(),
-        devices=read_devices(settings.devices),
         site_profile=read_site_profile(settings.site_profile),
     )
     exams = Exams(settings)
@@ -96,7 +99,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.admission = admission = _admission(settings)
     app.state.metrics = metrics
-    app.state.models = Models(app.state, lambda: admission.pending()["frames"] > 0)
+    app.state.models = Models(
+        app.state, open_engine, busy=lambda: admission.pending()["frames"] > 0
+    )
     metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
     app.include_router(exam_routes.router)

@@ -1,16 +1,16 @@
 """The loaded bundle and the threads that work for it.
 
 Frames are decoded in a small pool, off the event loop; every graph run for frames and texts happens
-on the one worker of the `MicroBatcher`, together with what other requests have waiting. Each frame
-and text waits for its turn first (`service.turns`): only as many are out as keep the threads busy,
-so a whole exam does not stand in front of the single frame that comes after it, nor one client in
-front of another, and decoded pixels do not pile up.
+on its worker (`service.towers`), together with what other requests have waiting. Each frame and
+text waits for its turn first (`service.turns`): only as many are out as keep the threads busy, so a
+whole exam does not stand in front of the single frame that comes after it, nor one client in front
+of another, and decoded pixels do not pile up.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from model_store.encoder import Encoder, Floats
+from model_store.bundle import Bundle
+from model_store.encoder import Encoder, Floats, Unifier
 from model_store.errors import EncodeFailed, ImageCode, ImageRejected, UnknownDevice
 from model_store.images import ImageLimits, Pixels
 from model_store.jpeg_header import jpeg_size
@@ -29,7 +29,6 @@ from model_store.patient import PatientScore, score_patient
 from model_store.profile import SiteProfile
 from model_store.quality import AbstainReason, QualityLimits, assess
 from service.admission import Permit
-from service.batching import Lane, MicroBatcher
 from service.bundles import calibrations_of, open_bundle
 from service.drift import Drift
 from service.errors import NotReady, ShuttingDown
@@ -39,6 +38,7 @@ from service.health import Health, Reason
 from service.metrics import Metrics, Phase
 from service.record import phase, waited_for_turn
 from service.settings import Box, Settings
+from service.towers import Kind, RemoteTowers, Towers, Worker
 
 __all__ = ["Engine", "Frame", "all_of"]
 
@@ -78,6 +78,7 @@ class Engine:
         bundle: Path,
         devices: Mapping[str, Box],
         site_profile: SiteProfile | None,
+        remote: RemoteTowers | None = None,
     ) -> None:
         """Open the bundle, verified, and its graphs; no thread is started yet.
 
@@ -87,6 +88,7 @@ class Engine:
             bundle: folder of the bundle.
             devices: as from `read_devices`.
             site_profile: of the site, if it has one.
+            remote: gives the worker, where the towers are not to run in this process.
 
         Raises:
             BundleError: the bundle cannot be served, or the site profile does not belong to it.
@@ -96,12 +98,7 @@ class Engine:
         self.site_profile = site_profile
         self.bundle = open_bundle(bundle)
         self.calibrations = calibrations_of(self.bundle, site_profile)
-        self.encoder = Encoder(
-            self.bundle,
-            provider=settings.provider,
-            allow_fallback=settings.allow_cpu_fallback,
-            threads=settings.encode_threads,
-        )
+        self.encoder, self._batcher = _open(self.bundle, settings, metrics, remote)
         self.form_limits = FormLimits(
             settings.max_frames, settings.max_patients, settings.max_frame_bytes
         )
@@ -110,15 +107,6 @@ class Engine:
         )
         self._quality = QualityLimits.of(self.bundle.manifest.quality_gate)
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        self._batcher = MicroBatcher(
-            {
-                "frames": Lane(self._timed(self._encode_frames), settings.max_batch),
-                "grids": Lane(self._timed(self._encode_grids), settings.max_batch),
-                "texts": Lane(self._encode_texts, settings.max_batch),
-                # One at a time: a pair of labels may have 32 prompts.
-                "labels": Lane(self._encode_labels, 1),
-            }
-        )
         self.drift = Drift(self.bundle, self.devices)
         self._free_classes: OrderedDict[LabelSet, Floats] = OrderedDict()
         self.health = Health(self.encoder, self._encode_canaries, settings.health_interval_s)
@@ -183,6 +171,16 @@ class Engine:
         """Say that the worker is dead or stuck; only another process is of help then."""
         found = [reason for reason in _LOST if reason in self.faults and not self._stopping]
         return found[0] if found else None
+
+    @property
+    def provider(self) -> str:
+        """Execution provider that the image tower was started on."""
+        return self._batcher.provider
+
+    @property
+    def provider_now(self) -> str:
+        """What it runs on now: the runtime falls back by itself when a GPU fails."""
+        return self._batcher.provider_now
 
     @property
     def batches(self) -> int:
@@ -260,9 +258,9 @@ class Engine:
                 return Frame(abstained=reason)
             with phase(Phase.ENCODE):
                 if grid:
-                    embedding, places = await self._submit("grids", (time.perf_counter(), pixels))
+                    embedding, places = await self._submit(Kind.GRIDS, pixels)
                     return Frame(embedding=embedding, grid=places)
-                return Frame(embedding=await self._submit("frames", (time.perf_counter(), pixels)))
+                return Frame(embedding=await self._submit(Kind.FRAMES, pixels))
 
     def too_long(self, frame: FrameIn) -> ImageRejected:
         """Say why a frame whose file was longer than the limit is rejected."""
@@ -273,7 +271,7 @@ class Engine:
 
     async def encode_texts(self, texts: Sequence[str], permit: Permit) -> list[Floats]:
         """Encode sentences: one float32 (d,) unit embedding each."""
-        return await all_of([self._in_turn("texts", text, permit, 1) for text in texts])
+        return await all_of([self._in_turn(Kind.TEXTS, text, permit, 1) for text in texts])
 
     async def class_embeddings(self, label_set: LabelSet, permit: Permit) -> Floats:
         """Give the class embeddings of a set, float32 (k, d); those of free sets are cached."""
@@ -282,8 +280,8 @@ class Engine:
         cached = self._free_classes.get(label_set)
         if cached is None:
             pairs = [
-                self._in_turn("labels", pair, permit, sum(len(one.prompts) for one in pair.labels))
-                for pair in _pairs(label_set)
+                self._in_turn(Kind.LABELS, one, permit, sum(len(two.prompts) for two in one.labels))
+                for one in _pairs(label_set)
             ]
             cached = np.concatenate(await all_of(pairs))
             while len(self._free_classes) >= _CACHED_SETS:
@@ -311,7 +309,7 @@ class Engine:
                 self.encoder, label_set, classes, calibration, np.stack(embeddings)
             )
 
-    async def _in_turn(self, kind: str, value: Any, permit: Permit, frames: int) -> Any:
+    async def _in_turn(self, kind: Kind, value: Any, permit: Permit, frames: int) -> Any:
         since = time.perf_counter()
         async with permit.turn(frames) as turn:
             waited_for_turn(since)
@@ -319,7 +317,7 @@ class Engine:
             with phase(Phase.TEXT):
                 return await self._submit(kind, value)
 
-    async def _submit(self, kind: str, value: Any) -> Any:
+    async def _submit(self, kind: Kind, value: Any) -> Any:
         try:
             return await asyncio.wrap_future(self._batcher.submit(kind, value))
         except EncodeFailed:
@@ -338,40 +336,10 @@ class Engine:
             pixels = decode_frame(frame, contract, limits=self.image_limits, crop=box)
             return pixels, assess(pixels, self._quality)
 
-    def _timed(
-        self, run: Callable[[Sequence[Pixels]], Sequence[Any]]
-    ) -> Callable[[Sequence[tuple[float, Pixels]]], Sequence[Any]]:
-        """Time the run of a batch, and its frames' wait: each comes with when it was ready."""
-
-        def timed(waited: Sequence[tuple[float, Pixels]]) -> Sequence[Any]:
-            now = time.perf_counter()
-            for since, _ in waited:
-                self._metrics.observe(Phase.QUEUE, now - since)
-            self._metrics.count_batch(len(waited))
-            with self._metrics.timed(Phase.ENCODE):
-                return run([pixels for _, pixels in waited])
-
-        return timed
-
     def _encode_canaries(self, pixels: Pixels) -> Floats:
         """Encode frames among the live ones, one at a time."""
-        ready = ((time.perf_counter(), one) for one in pixels)
-        futures = (self._batcher.submit("frames", one) for one in ready)
+        futures = (self._batcher.submit(Kind.FRAMES, one) for one in pixels)
         return np.stack([future.result(_STUCK_S) for future in futures])
-
-    def _encode_frames(self, pixels: Sequence[Pixels]) -> Sequence[Floats]:
-        return list(self.encoder.encode_images(np.stack(pixels)))
-
-    def _encode_grids(self, pixels: Sequence[Pixels]) -> Sequence[tuple[Floats, Floats]]:
-        return list(zip(*self.encoder.encode_images_with_grid(np.stack(pixels)), strict=True))
-
-    def _encode_texts(self, texts: Sequence[str]) -> Sequence[Floats]:
-        with self._metrics.timed(Phase.TEXT):
-            return list(self.encoder.encode_texts(texts))
-
-    def _encode_labels(self, label_sets: Sequence[LabelSet]) -> Sequence[npt.NDArray[np.float32]]:
-        with self._metrics.timed(Phase.TEXT):
-            return [self.encoder.class_embeddings(label_set) for label_set in label_sets]
 
 
 async def all_of(steps: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -384,6 +352,20 @@ async def all_of(steps: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def _open(
+    bundle: Bundle, settings: Settings, metrics: Metrics, remote: RemoteTowers | None
+) -> tuple[Unifier, Worker]:
+    if remote is not None:
+        return Unifier(bundle, threads=settings.encode_threads), remote(bundle)
+    encoder = Encoder(
+        bundle,
+        provider=settings.provider,
+        allow_fallback=settings.allow_cpu_fallback,
+        threads=settings.encode_threads,
+    )
+    return encoder, Towers(encoder, metrics, settings.max_batch)
 
 
 def _pairs(label_set: LabelSet) -> list[LabelSet]:

@@ -93,14 +93,17 @@ class _Previous:
 class Models:
     """Exchanges bundles; all of it is called on the event loop, but for `stop`."""
 
-    def __init__(self, state: State, busy: Callable[[], bool]) -> None:
+    def __init__(
+        self, state: State, open_engine: Callable[..., Engine], busy: Callable[[], bool]
+    ) -> None:
         """Begin with the engine that is there.
 
         Args:
             state: of the app; its `engine` is the one that requests take.
+            open_engine: opens another one, as `Engine` does; takes `bundle` and `site_profile`.
             busy: whether requests have work here now; from any thread.
         """
-        self._state, self._busy = state, busy
+        self._state, self._open_engine, self._busy = state, open_engine, busy
         self._settings: Settings = state.settings
         self._metrics: Metrics = state.metrics
         self._configured = Found.of(self.active.bundle)
@@ -255,7 +258,7 @@ class Models:
         self, action: Change, found: Found, site_profile: SiteProfile | None
     ) -> None:
         old = self.active
-        new = await self._run(lambda: self._start(found, site_profile, old))
+        new = await self._run(lambda: self._start(found, site_profile))
         if self._stopping:
             await self._run(new.release)
             raise ShuttingDown
@@ -271,14 +274,8 @@ class Models:
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    def _start(self, found: Found, site_profile: SiteProfile | None, old: Engine) -> Engine:
-        new = Engine(
-            self._settings,
-            self._metrics,
-            bundle=found.path,
-            devices=old.devices,
-            site_profile=site_profile,
-        )
+    def _start(self, found: Found, site_profile: SiteProfile | None) -> Engine:
+        new = self._open_engine(bundle=found.path, site_profile=site_profile)
         try:
             _check_digest(found, new.bundle.digest)
             new.start()

@@ -152,7 +152,7 @@ def model_info(engine: Engine) -> Answer:
         "name": manifest.name,
         "version": manifest.version,
         "digest": engine.bundle.digest,
-        "execution_provider": engine.encoder.provider,
+        "execution_provider": engine.provider,
     }
 
 

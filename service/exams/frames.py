@@ -116,7 +116,7 @@ def audit_entries(
         "prompts": {task: _prompts(engine, task) for task in options.tasks},
         "input": asdict(manifest.input),
         "crop": list(options.box),
-        "provider": engine.encoder.provider_now,
+        "provider": engine.provider_now,
         "operating_point": options.operating_point,
     }
     by_id = {entry["frame_id"]: entry for entry in told["frames"]}

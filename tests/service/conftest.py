@@ -124,7 +124,12 @@ def edited(bundle: Path, out: Path, name: str, edit: Any) -> Path:
 
 @contextmanager
 def running(settings: Settings, port: int = 0) -> Iterator[Running]:
-    app = create_app(settings)
+    with serving(create_app(settings), port) as up:
+        yield up
+
+
+@contextmanager
+def serving(app: FastAPI, port: int = 0) -> Iterator[Running]:
     listener = socket.create_server(("127.0.0.1", port))
     port = listener.getsockname()[1]
     server = uvicorn.Server(configure(app))

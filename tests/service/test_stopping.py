@@ -133,7 +133,7 @@ def spoil(app):
     while not engine.ready:
         time.sleep(0.01)
     if sys.argv[1] == "stuck":
-        engine._batcher._lanes["frames"] = service.engine.Lane(lambda _: time.sleep(1000), 1)
+        engine._batcher._lanes["frames"] = service.batching.Lane(lambda _: time.sleep(1000), 1)
     else:
         thread = ctypes.c_ulong(engine._batcher._thread.ident)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
