@@ -28,7 +28,7 @@ from model_store.label_sets import LabelSet
 from model_store.scoring import unit_rows
 from model_store.tokenizer import Ids, Tokenizer
 
-__all__ = ["Encoder", "Floats", "Mask", "Unifier", "trim_memory"]
+__all__ = ["CPU", "Encoder", "Floats", "Mask", "Unifier", "trim_memory"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -141,7 +141,8 @@ def _banner(listener: socket.socket, settings: Settings, engine: Engine) -> str:
         f"endo-clip {__version__} listens on {scheme}://{shown}:{port} (docs at /docs) "
         f"bundle={manifest.name} {manifest.version} ({engine.bundle.digest[:19]}) "
         f"path={engine.bundle.path} provider={engine.provider} "
-        f"cores={cores} encode_threads={settings.encode_threads or cores} "
+        f"cores={cores} encode_threads={settings.encode_threads} "
+        f"encode_workers={settings.encode_workers(engine.provider)} "
         f"decode_threads={settings.decode_threads} "
         f"keys={'on' if settings.keys else 'off'}{local}"
     )

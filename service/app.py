@@ -97,7 +97,9 @@ def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAP
     app.state.keyring = keyring
     app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
-    app.state.admission = admission = _admission(settings)
+    workers = settings.encode_workers(engine.provider)
+    metrics.count_workers(workers)
+    app.state.admission = admission = _admission(settings, workers)
     app.state.metrics = metrics
     app.state.models = Models(
         app.state, open_engine, busy=lambda: admission.pending()["frames"] > 0
@@ -189,13 +191,13 @@ def _describe_once(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _admission(settings: Settings) -> Admission:
+def _admission(settings: Settings, workers: int) -> Admission:
     bounds = Bounds(
         settings.max_pending_frames,
         settings.max_pending_bytes,
         settings.max_pending_pixels,
         settings.max_queue_s,
     )
-    # One batch runs, the next gathers, and every decode thread has a frame.
-    at_once = 2 * settings.max_batch + settings.decode_threads
+    # Every encode worker runs a batch, the next gathers, and every decode thread has a frame.
+    at_once = (workers + 1) * settings.max_batch + settings.decode_threads
     return Admission(bounds, Turns(at_once, settings.decode_threads))

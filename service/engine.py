@@ -117,7 +117,7 @@ class Engine:
         self._unused.set()
 
     def start(self) -> None:
-        """Start the worker and run the self-test; a failed one leaves the engine not ready."""
+        """Start the workers and run the self-test; a failed one leaves the engine not ready."""
         self._batcher.start()
         self._started = True
         self.health.start()
@@ -163,12 +163,12 @@ class Engine:
         """Why requests cannot be answered, by reason; empty when they can."""
         # Asked anew each time: a dead worker must not take requests until the next check.
         dead = self._started and not self._batcher.alive
-        found = {Reason.WORKER_DEAD: "The encode worker is not alive."} if dead else {}
+        found = {Reason.WORKER_DEAD: "An encode worker is not alive."} if dead else {}
         return found | dict(self.health.faults) if found else self.health.faults
 
     @property
     def lost(self) -> Reason | None:
-        """Say that the worker is dead or stuck; only another process is of help then."""
+        """Say that a worker is dead or stuck; only another process is of help then."""
         found = [reason for reason in _LOST if reason in self.faults and not self._stopping]
         return found[0] if found else None
 
@@ -183,9 +183,9 @@ class Engine:
         return self._batcher.provider_now
 
     @property
-    def batches(self) -> int:
-        """How many batches the worker has ended."""
-        return self._batcher.batches
+    def oldest_batch(self) -> float | None:
+        """Since when the oldest graph run under way runs; it changes when a stuck worker moves."""
+        return self._batcher.oldest_batch
 
     @property
     def ready(self) -> bool:
@@ -244,7 +244,7 @@ class Engine:
 
         Raises:
             EncodeFailed: the graph did not run.
-            ShuttingDown: the worker takes no more.
+            ShuttingDown: the workers take no more.
         """
         since = time.perf_counter()
         async with permit.turn() as turn:
@@ -339,7 +339,12 @@ class Engine:
     def _encode_canaries(self, pixels: Pixels) -> Floats:
         """Encode frames among the live ones, one at a time."""
         futures = (self._batcher.submit(Kind.FRAMES, one) for one in pixels)
-        return np.stack([future.result(_STUCK_S) for future in futures])
+        rows = [future.result(_STUCK_S) for future in futures]
+        # Another worker may have answered for one that is stuck.
+        oldest = self._batcher.oldest_batch
+        if oldest is not None and time.monotonic() - oldest > _STUCK_S:
+            raise TimeoutError
+        return np.stack(rows)
 
 
 async def all_of(steps: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -365,7 +370,8 @@ def _open(
         allow_fallback=settings.allow_cpu_fallback,
         threads=settings.encode_threads,
     )
-    return encoder, Towers(encoder, metrics, settings.max_batch)
+    workers = settings.encode_workers(encoder.provider)
+    return encoder, Towers(encoder, metrics, settings.max_batch, workers)
 
 
 def _pairs(label_set: LabelSet) -> list[LabelSet]:

@@ -1,7 +1,7 @@
 """Whether the service may answer, and if not, why: looked at again and again while it runs.
 
 Every `interval_s`, and at once when a graph has failed, a thread of its own lets the canary frames
-take the way that live frames take (decoder, quality gate, the encode worker's batches, scoring) and
+take the way that live frames take (decoder, quality gate, the encode workers' batches, scoring) and
 compares what comes out with the record; asks the runtime what it really runs on; and looks whether
 the bundle's folder is still what was opened. A frame is what a canary costs the worker, and only
 one is in its queue at a time.
@@ -48,9 +48,9 @@ class Reason(StrEnum):
     BUNDLE_CHANGED = "bundle_changed"
     """The bundle's folder is not what was opened."""
     WORKER_DEAD = "worker_dead"
-    """The thread that runs the graphs has ended."""
+    """A thread that runs the graphs has ended."""
     WORKER_STUCK = "worker_stuck"
-    """A canary got no answer from it in a minute."""
+    """A graph run, a canary's or another, has not ended in a minute."""
 
 
 class Health:
@@ -71,7 +71,7 @@ class Health:
         Args:
             encoder: of the bundle. One whose towers are elsewhere has nothing to test by itself:
                 its first look is one like all later ones, and may be made up for.
-            encode: encodes frames by way of the encode worker; TimeoutError when it gives none.
+            encode: encodes frames by way of the encode workers; TimeoutError when one gives none.
             interval_s: seconds between checks.
         """
         self._encoder = encoder
@@ -161,7 +161,7 @@ class Health:
         try:
             self._shown(lambda: recheck(self._encoder, self._images, self._encode))
         except TimeoutError:
-            faults[Reason.WORKER_STUCK] = "The encode worker gives no answer."
+            faults[Reason.WORKER_STUCK] = "An encode worker gives no answer."
         except Exception as error:  # whatever it is, the next check must come
             faults[_reason(error)] = f"The canaries failed: {_said(error)}"
         return faults

@@ -167,6 +167,7 @@ class Metrics:
         self._reference = gauge("drift_reference_exams", "Exams in the bundle.", "as_met")
         gauge("build_info", "Always 1.", "version").labels(__version__).set(1)
         gauge("usable_cores", "Cores that the process may use.").set(usable_cores())
+        self._workers = gauge("encode_workers", "Graph runs at a time.")
         ProcessCollector(registry=registry)
         self._begin(tuple(tasks))
 
@@ -189,6 +190,10 @@ class Metrics:
         for action in Change:
             for outcome in ("ok", "refused"):
                 self._changes.labels(action.value, outcome)
+
+    def count_workers(self, workers: int) -> None:
+        """Say how many graph runs there may be at a time."""
+        self._workers.set(workers)
 
     def name_model(self, name: str, version: str, digest: str, execution_provider: str) -> None:
         """Say which model runs from now on, and look at the GPU if it runs on one."""

@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         self._admission: Admission = app.state.admission
         self._settings: Settings = app.state.settings
         self._asked: float | None = None
-        self._suspected: tuple[float, int] | None = None
+        self._suspected: tuple[float, float | None] | None = None
         self.lost = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -72,8 +72,8 @@ class Server(uvicorn.Server):
         if lost is None:
             self._suspected = None
         elif self._suspected is None:
-            self._suspected = now, engine.batches
-        elif engine.batches != self._suspected[1]:
+            self._suspected = now, engine.oldest_batch
+        elif engine.oldest_batch != self._suspected[1]:
             self._suspected = None
             engine.health.suspect()
         elif now - self._suspected[0] >= _SECOND_LOOK_S:

@@ -53,8 +53,8 @@ class Worker(Protocol):
         """Whether it takes items."""
 
     @property
-    def batches(self) -> int:
-        """How many batches have ended, well or not: it moves while the worker does."""
+    def oldest_batch(self) -> float | None:
+        """Since when, by `time.monotonic`, the oldest of the batches that run now runs."""
 
     def start(self) -> None:
         """Begin; once."""
@@ -87,15 +87,18 @@ RemoteTowers = Callable[[Bundle], Worker]
 
 
 class Towers(MicroBatcher):
-    """The towers of one bundle in this process, on one worker thread."""
+    """The towers of one bundle in this process, on a few threads."""
 
-    def __init__(self, encoder: Encoder, metrics: Metrics, max_batch: int) -> None:
-        """Prepare the worker; it begins with `start`.
+    def __init__(
+        self, encoder: Encoder, metrics: Metrics, max_batch: int, workers: int = 1
+    ) -> None:
+        """Prepare the threads; they begin with `start`.
 
         Args:
             encoder: runs the graphs.
             metrics: told the frames' wait, the batches and the time of each run.
             max_batch: frames or texts of a run, at most.
+            workers: runs at a time.
         """
         self._encoder, self._metrics = encoder, metrics
         super().__init__(
@@ -105,7 +108,8 @@ class Towers(MicroBatcher):
                 Kind.TEXTS: Lane(self._encode_texts, max_batch),
                 # One at a time: a pair of labels may have 32 prompts.
                 Kind.LABELS: Lane(self._encode_labels, 1),
-            }
+            },
+            workers,
         )
 
     @property

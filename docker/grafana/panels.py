@@ -72,7 +72,7 @@ SERVICE: Sequence[str | Panel] = (
     Panel(
         "Mean time by phase",
         "s",
-        "Where the time goes. `turn` and `queue` are waiting, for a decode thread and for the "
+        "Where the time goes. `turn` and `queue` are waiting, for a decode thread and for an "
         "encode worker; the rest is work.",
         {"{{phase}}": mean("phase_seconds", "phase")},
     ),
@@ -91,11 +91,14 @@ SERVICE: Sequence[str | Panel] = (
     ),
     "Saturation",
     Panel(
-        "Encode worker busy",
+        "Encode workers busy",
         "percentunit",
-        "Share of time in which the one worker runs a graph. At 100 % frames wait: a GPU, a "
+        "Share of time in which the workers run a graph. At 100 % frames wait: a GPU, a "
         "smaller load or another replica helps.",
-        {"{{instance}}": rate("phase_seconds_sum", "instance", 'phase=~"encode|text"')},
+        {
+            "{{instance}}": rate("phase_seconds_sum", "instance", 'phase=~"encode|text"')
+            + f" / on (instance) {of('endoclip_encode_workers')}"
+        },
     ),
     Panel(
         "Processor",

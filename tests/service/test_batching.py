@@ -1,4 +1,4 @@
-"""The one encode worker: threads meet at events here, nothing sleeps."""
+"""The encode workers: threads meet at events here, nothing sleeps."""
 
 import threading
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class Gate:
         return [f"done {value}" for value in values]
 
 
-def started(gate: Gate, max_batch: int = 4, **lanes: Lane) -> MicroBatcher:
-    batcher = MicroBatcher({"a": Lane(gate.run, max_batch), **lanes})
+def started(gate: Gate, max_batch: int = 4, workers: int = 1, **lanes: Lane) -> MicroBatcher:
+    batcher = MicroBatcher({"a": Lane(gate.run, max_batch), **lanes}, workers)
     batcher.start()
     return batcher
 
@@ -143,6 +143,43 @@ def test_stop_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     status, document, headers = problem(refused.value, "id")
     assert (status, document["code"]) == (503, "shutting_down")
     assert headers["Retry-After"]
+
+
+def test_workers_run_batches_at_a_time_and_what_waits_is_shared() -> None:
+    gate = Gate()
+    batcher = started(gate, workers=2)
+    assert batcher.oldest_batch is None
+    first = hold(gate, batcher)
+    since = batcher.oldest_batch
+    second = batcher.submit("a", "second")
+    assert gate.entered.acquire(timeout=WAIT)  # though the first has not ended
+    assert batcher.oldest_batch == since
+    rest = [batcher.submit("a", number) for number in range(4)]
+    gate.open.release(3)
+    assert results([first, second, *rest])[2:] == [f"done {n}" for n in range(4)]
+    assert gate.batches == [["first"], ["second"], [0, 1, 2, 3]]
+    batcher.stop()
+    assert batcher.oldest_batch is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_worker_that_dies_ends_the_others_after_their_batch_and_nobody_waits() -> None:
+    def die(_values: Sequence[Any]) -> Sequence[Any]:
+        raise SystemExit
+
+    gate = Gate()
+    batcher = started(gate, workers=2, deadly=Lane(die, 1))
+    running = hold(gate, batcher)
+    dying = batcher.submit("deadly", 1)
+    assert isinstance(dying.exception(WAIT), EncodeFailed)
+    gate.open.release(1)
+    assert running.result(WAIT) == "done first"
+    for thread in batcher._threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert not batcher.alive
+    with pytest.raises(EncodeFailed):
+        batcher.submit("a", "late")
 
 
 def test_worker_that_was_never_started_is_not_alive_and_stops() -> None:

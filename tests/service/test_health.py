@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -117,14 +118,17 @@ def test_weights_that_are_nan_are_noticed_at_once_when_a_request_meets_them(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_worker_that_died_is_noticed_at_once_and_nobody_waits_for_it(watched: Running) -> None:
-    thread = watched.app.state.engine._batcher._thread
+    first, *others = watched.app.state.engine._batcher._threads
     # What ends a thread from inside, and is no Exception.
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+        ctypes.c_ulong(first.ident), ctypes.py_object(SystemExit)
     )
     with contextlib.suppress(httpx.HTTPError):  # it takes a piece of work to wake it
-        watched.client.post("/v1/malignancy", content=image(), headers=PNG, timeout=10)
-    thread.join(WAIT_S)
+        for _ in range(1 + len(others)):
+            watched.client.post("/v1/malignancy", content=image(), headers=PNG, timeout=10)
+    for thread in (first, *others):  # one that has died takes the others with it
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
     assert "worker" in lost(watched, "worker_dead")
 
 
@@ -155,6 +159,40 @@ def test_worker_that_is_stuck_is_noticed_and_so_is_its_return(
         hung.may.set()
     becomes(watched.client, 200)
     assert not engine.lost
+
+
+class HungOnce(Hung):
+    """A session of which one run does not come back, and all others do."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session)
+        self._first = threading.Semaphore(1)
+
+    def run(self, *arguments: Any) -> Any:
+        if self._first.acquire(blocking=False):
+            return super().run(*arguments)
+        return self._session.run(*arguments)
+
+
+def test_one_worker_that_is_stuck_is_noticed_while_another_answers(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.settings.usable_cores", lambda: 2)
+    with serve(health_interval_s=0.05) as up:
+        monkeypatch.setattr(engine_module, "_STUCK_S", 0.3)
+        engine = up.app.state.engine
+        hung = engine.encoder._image = HungOnce(engine.encoder._image)
+        try:
+            assert "no answer" in lost(up, "worker_stuck")
+            stuck_since, size = engine.oldest_batch, engine.bundle.manifest.input.size
+            with pytest.raises(TimeoutError):  # though the other worker answers at once
+                engine._encode_canaries(np.zeros((2, size, size, 3), np.uint8))
+            assert engine.lost
+            assert engine.oldest_batch == stuck_since
+        finally:
+            hung.may.set()
+        becomes(up.client, 200)
+        assert not engine.lost
 
 
 def test_provider_that_the_runtime_left_is_noticed(watched: Running) -> None:

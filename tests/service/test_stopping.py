@@ -135,8 +135,9 @@ def spoil(app):
     if sys.argv[1] == "stuck":
         engine._batcher._lanes["frames"] = service.batching.Lane(lambda _: time.sleep(1000), 1)
     else:
-        thread = ctypes.c_ulong(engine._batcher._thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
+        for thread in engine._batcher._threads:
+            ident = ctypes.c_ulong(thread.ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
 
 def create_app(settings):
     app = create(settings)

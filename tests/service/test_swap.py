@@ -345,7 +345,7 @@ def test_request_that_has_begun_ends_with_its_bundle_which_is_then_let_go(
         finally:
             held.set()
         assert late.result().json()["model"]["digest"] == digest(root, "one")
-    threads = (engine._batcher._thread, engine.health._thread)
+    threads = (*engine._batcher._threads, engine.health._thread)
     del engine
     eventually(lambda: not any(thread.is_alive() for thread in threads))
     eventually(lambda: gc.collect() >= 0 and gone() is None)

@@ -39,7 +39,9 @@ def test_quota_of_one_core_starts_the_threads_of_one_core(bundle: Path, one_core
     settings["args"] = ["sh", "-c", join, "sh", sys.executable, "-m", "service"]
     with subprocess.Popen(**settings) as process:  # type: ignore[call-overload]
         line = process.stdout.readline()
-        assert "cores=1 encode_threads=1 decode_threads=2" in line, line + process.stderr.read()
+        assert "cores=1 encode_threads=1 encode_workers=1 decode_threads=2" in line, (
+            line + process.stderr.read()
+        )
         url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]  # type: ignore[index]
         with httpx.Client(base_url=url, timeout=60) as client:
             document = {"patients": [patient(*[image()] * 12)], "texts": ["a red frame"] * 12}
