@@ -143,14 +143,14 @@ def test_import_guard_lets_model_store_be_used():
     assert not wrong_imports("service", "from model_store import Encoder\nfrom . import app")
 
 
-def test_client_imports_nothing_but_httpx_and_where_it_shrinks_pillow():
+def test_client_imports_nothing_but_httpx_and_what_its_extras_bring():
     allowed = {*sys.stdlib_module_names, "endo_clip_client", "httpx"}
     found = {
         path.name: foreign
         for path in modules(CLIENT)
         if (foreign := set(imported(path.read_text(encoding="utf-8"))) - allowed)
     }
-    assert found == {"shrinking.py": {"PIL"}}
+    assert found == {"lines.py": {"websockets"}, "shrinking.py": {"PIL"}}
 
 
 # ---- the service without torch -------------------------------------------------------------------

@@ -141,6 +141,7 @@ class _Room:
         self._keep_every_us = keep_every_ms * 1000
         self._kept_in: int | None = None
         self._to_keep: asyncio.Queue[Taken] = asyncio.Queue(_UNKEPT)
+        self._has_left = False
         self._next: _Arrived | None = None
         self._wake = asyncio.Event()
         self._received = 0
@@ -159,6 +160,8 @@ class _Room:
                 if task.done():
                     task.result()
         except (ClientDisconnect, WebSocketDisconnect):
+            if tasks:
+                await self._keep_the_rest(tasks)
             return
         except Exception as error:
             code = _close_code(error)
@@ -238,22 +241,39 @@ class _Room:
         ms = round((time.perf_counter() - arrived.since) * 1000, 1)
         return {"type": "frame", **entry, "ms": ms}
 
+    async def _keep_the_rest(self, tasks: list[asyncio.Future[None]]) -> None:
+        """Keep what was chosen before the client left: it has seen those results."""
+        self._has_left = True
+        reading, working, keeping = tasks
+        for task in (reading, working):
+            task.cancel()
+        await asyncio.gather(reading, working, return_exceptions=True)
+        rest = asyncio.ensure_future(self._to_keep.join())
+        tasks.append(rest)
+        await asyncio.wait((rest, keeping), return_when=asyncio.FIRST_COMPLETED)
+
     async def _keep(self) -> None:
         """Keep what is to be kept, and say so when it is on the disk."""
         exams: Exams = self._socket.app.state.exams
         while True:
             taken = await self._to_keep.get()
             frame = taken.rows[0]
-            told = {"frame_id": frame.frame_id, "captured_at": rfc3339(frame.captured_us or 0)}
+            told: dict[str, Any] = {"frame_id": frame.frame_id}
+            told["captured_at"] = rfc3339(frame.captured_us or 0)
             try:
                 revision = await exams.keep(self._exam, taken.rows, taken.entries)
+                told |= {"type": "kept", "revision": revision}
             except PayloadTooLarge:
                 # The exam is full; the room goes on seeing results.
-                await self._send({"type": "full", **told})
-            else:
-                await self._send({"type": "kept", **told, "revision": revision})
+                told |= {"type": "full"}
+            # Who has left is noticed where messages are read.
+            with suppress(WebSocketDisconnect):
+                await self._send(told)
+            self._to_keep.task_done()
 
     async def _send(self, told: dict[str, Any]) -> None:
+        if self._has_left:
+            return
         await self._socket.send_text(jsonio.write(told).decode())
 
     async def _send_problem(self, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_a_broken_connection_is_taken_up_again(up: Running) -> None:
     again.send(image(PINK), NOW + 1_000_000)
     assert until(again, "kept")["revision"] == 2
     again.close()
+
+
+def test_who_leaves_has_kept_what_it_saw(serve: Serve, tmp_path: Path) -> None:
+    with serve(exam_store=str(tmp_path / "left.sqlite3")) as up:
+        exam = opened(up)
+        live = stream(up, exam, "?keep_every_ms=0")
+        for place in range(20):
+            live.send(image(RED, (96, 80 + place)), NOW + place)
+            while told(live)["type"] != "frame":
+                pass
+        live.drop()
+        end = time.monotonic() + 20
+        while (found := up.client.get(f"/v1/exams/{exam}").json()["revision"]) < 20:
+            assert time.monotonic() < end, found
+            time.sleep(0.02)
 
 
 def big() -> bytes:

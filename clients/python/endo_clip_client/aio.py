@@ -4,32 +4,47 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar, Unpack
+from secrets import token_hex
+from typing import Any, Unpack
 
 import httpx
 
-from endo_clip_client.conversations import (
-    Conversations,
-    Label,
-    Progress,
-    Scored,
-    Talk,
-    TaskOptions,
-    Work,
-    ZeroShotOptions,
-)
+from endo_clip_client.conversations import Conversations, Progress, Scored, TaskOptions
 from endo_clip_client.errors import ClientError
-from endo_clip_client.results import Answer
-from endo_clip_client.retrying import Pause, Retry
-from endo_clip_client.sending import FrameLike, PatientIn
-from endo_clip_client.transport import http_options, send_options, zero_shot_labels
+from endo_clip_client.exam_talks import ExamOptions, ExamTalks
+from endo_clip_client.lines import Line
+from endo_clip_client.retrying import Retry
+from endo_clip_client.said import Awaiting
+from endo_clip_client.sending import PatientIn
+from endo_clip_client.streaming import AsyncStream
+from endo_clip_client.transport import http_options
+from endo_clip_client.words import ExamWords, Words
 
-__all__ = ["AsyncClient"]
-
-T = TypeVar("T")
+__all__ = ["AsyncClient", "AsyncExam"]
 
 
-class AsyncClient:
+class AsyncExam(Awaiting, ExamWords):
+    """An exam of a service, in the words of `Exam`."""
+
+    _talks: ExamTalks
+
+    def __init__(self, http: httpx.AsyncClient, talks: ExamTalks, line: Line) -> None:
+        self._http, self._talks, self._line = http, talks, line
+
+    @property
+    def exam_id(self) -> str:
+        """Its name, by which any client of the same key finds it."""
+        return self._talks.exam_id
+
+    def stream(self, *, keep_every_ms: int = 1000, reconnect_s: float = 120.0) -> AsyncStream:
+        """Send live frames and receive their results, as `Exam.stream`."""
+        return AsyncStream(self._line, self._talks.path, keep_every_ms, reconnect_s)
+
+    def __repr__(self) -> str:
+        return f"AsyncExam({self.exam_id!r})"
+
+
+class AsyncClient(Awaiting, Words):
     """Asks an Endo-CLIP service from an event loop; a cancelled call is dropped by the service."""
 
     def __init__(
@@ -45,49 +60,8 @@ class AsyncClient:
         """Prepare to ask; arguments and errors as `Client`'s."""
         self.url, options = http_options(url, key, timeout_s, verify)
         self._http = httpx.AsyncClient(**options)
+        self._line = Line(self.url, options["headers"], verify)
         self._talks = Conversations(retry or Retry(), shrink=shrink)
-
-    async def polyp_detection(
-        self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
-    ) -> Answer:
-        """Ask whether there is a polyp, per frame and for the patient whose frames these are."""
-        return await self._hold(self._talks.scoring("polyp-detection", frames, options))
-
-    async def malignancy(
-        self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
-    ) -> Answer:
-        """Ask whether a lesion is neoplastic, per frame and for the patient."""
-        return await self._hold(self._talks.scoring("malignancy", frames, options))
-
-    async def zero_shot(
-        self,
-        frames: Sequence[FrameLike],
-        labels: str | Sequence[Label],
-        **options: Unpack[ZeroShotOptions],
-    ) -> Answer:
-        """Score labels of one's own (2 to 32), or a named label set; not calibrated."""
-        sent = {**options, "labels": zero_shot_labels(labels)}
-        return await self._hold(self._talks.scoring("zero-shot", frames, sent))
-
-    async def embeddings(
-        self,
-        frames: Sequence[FrameLike] = (),
-        texts: Sequence[str] = (),
-        **options: Unpack[ZeroShotOptions],
-    ) -> Answer:
-        """Embed frames, texts or both."""
-        sent = {**options, "texts": list(texts) or None}
-        return await self._hold(self._talks.scoring("embeddings", frames, sent))
-
-    async def report(
-        self,
-        task: str,
-        frames: Sequence[FrameLike],
-        dialect: str = "dicom",
-        **options: Unpack[TaskOptions],
-    ) -> bytes:
-        """Give a named task's answer as a DICOM structured report or, by `fhir`, a FHIR bundle."""
-        return await self._hold(self._talks.report(task, frames, dialect, options))
 
     async def score_patients(
         self,
@@ -120,21 +94,10 @@ class AsyncClient:
                 left.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def model(self) -> Mapping[str, Any]:
-        """Give the served model: manifest, card, label sets, operating points."""
-        return await self._hold(self._talks.model())
-
-    async def devices(self) -> Mapping[str, Any]:
-        """Give the device profiles."""
-        return await self._hold(self._talks.document("/v1/devices"))
-
-    async def limits(self) -> Mapping[str, Any]:
-        """Give what a request may hold."""
-        return await self._hold(self._talks.document("/v1/limits"))
-
-    async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait for a service that has just been started; errors as `Client`'s."""
-        await self._hold(self._talks.readiness(timeout_s))
+    def exam(self, exam_id: str | None = None, **options: Unpack[ExamOptions]) -> AsyncExam:
+        """Give an exam as `Client.exam` does."""
+        talks = ExamTalks(self._talks, exam_id or token_hex(16), options)
+        return AsyncExam(self._http, talks, self._line)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -157,23 +120,3 @@ class AsyncClient:
         except ClientError as error:
             return Scored(index, patient.tag, error=error)
         return Scored(index, patient.tag, answer=answer)
-
-    async def _hold(self, talk: Talk[T]) -> T:
-        """Hold a conversation, waiting on the event loop."""
-        result: Any = None
-        while True:
-            try:
-                step = talk.send(result)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    result = None
-                elif isinstance(step, Work):
-                    result = await asyncio.to_thread(step.run)
-                else:
-                    result = await self._http.request(**send_options(step))
-            except httpx.TransportError as error:
-                result = error

@@ -1,36 +1,56 @@
 """The blocking client: `Client(url).polyp_detection(frames)`."""
 
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import Any, TypeVar, Unpack
+from secrets import token_hex
+from typing import Any, Unpack
 
 import httpx
 
-from endo_clip_client.conversations import (
-    Conversations,
-    Label,
-    Progress,
-    Scored,
-    Talk,
-    TaskOptions,
-    Work,
-    ZeroShotOptions,
-)
+from endo_clip_client.conversations import Conversations, Progress, Scored, TaskOptions
 from endo_clip_client.errors import ClientError
-from endo_clip_client.results import Answer
-from endo_clip_client.retrying import Pause, Retry
-from endo_clip_client.sending import FrameLike, PatientIn
-from endo_clip_client.transport import http_options, send_options, zero_shot_labels
+from endo_clip_client.exam_talks import ExamOptions, ExamTalks
+from endo_clip_client.lines import Line
+from endo_clip_client.retrying import Retry
+from endo_clip_client.said import Blocking
+from endo_clip_client.sending import PatientIn
+from endo_clip_client.stream import Stream
+from endo_clip_client.streaming import AsyncStream
+from endo_clip_client.transport import http_options
+from endo_clip_client.words import ExamWords, Words
 
-__all__ = ["Client"]
-
-T = TypeVar("T")
+__all__ = ["Client", "Exam"]
 
 
-class Client:
+class Exam(Blocking, ExamWords):
+    """An exam of a service: `open`, `send`, `result`, `close`, `delete`, `report`, `stream`."""
+
+    _talks: ExamTalks
+
+    def __init__(self, http: httpx.Client, talks: ExamTalks, line: Line) -> None:
+        self._http, self._talks, self._line = http, talks, line
+
+    @property
+    def exam_id(self) -> str:
+        """Its name, by which any client of the same key finds it."""
+        return self._talks.exam_id
+
+    def stream(self, *, keep_every_ms: int = 1000, reconnect_s: float = 120.0) -> Stream:
+        """Send live frames and receive their results; see `Stream`. The exam must be open.
+
+        Args:
+            keep_every_ms: one frame in each such interval becomes part of the exam; 0: every one.
+            reconnect_s: how long to try to get a broken connection back; 0: not at all.
+        """
+        return Stream(AsyncStream(self._line, self._talks.path, keep_every_ms, reconnect_s))
+
+    def __repr__(self) -> str:
+        return f"Exam({self.exam_id!r})"
+
+
+class Client(Blocking, Words):
     """Asks an Endo-CLIP service; may be shared by threads. Use it as a context manager.
 
     >>> with Client("http://localhost:8000") as client:  # doctest: +SKIP
@@ -63,47 +83,8 @@ class Client:
         """
         self.url, options = http_options(url, key, timeout_s, verify)
         self._http = httpx.Client(**options)
+        self._line = Line(self.url, options["headers"], verify)
         self._talks = Conversations(retry or Retry(), shrink=shrink)
-
-    def polyp_detection(
-        self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
-    ) -> Answer:
-        """Ask whether there is a polyp, per frame and for the patient whose frames these are."""
-        return self._hold(self._talks.scoring("polyp-detection", frames, options))
-
-    def malignancy(self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]) -> Answer:
-        """Ask whether a lesion is neoplastic, per frame and for the patient."""
-        return self._hold(self._talks.scoring("malignancy", frames, options))
-
-    def zero_shot(
-        self,
-        frames: Sequence[FrameLike],
-        labels: str | Sequence[Label],
-        **options: Unpack[ZeroShotOptions],
-    ) -> Answer:
-        """Score labels of one's own (2 to 32), or a named label set; not calibrated."""
-        sent = {**options, "labels": zero_shot_labels(labels)}
-        return self._hold(self._talks.scoring("zero-shot", frames, sent))
-
-    def embeddings(
-        self,
-        frames: Sequence[FrameLike] = (),
-        texts: Sequence[str] = (),
-        **options: Unpack[ZeroShotOptions],
-    ) -> Answer:
-        """Embed frames, texts or both."""
-        sent = {**options, "texts": list(texts) or None}
-        return self._hold(self._talks.scoring("embeddings", frames, sent))
-
-    def report(
-        self,
-        task: str,
-        frames: Sequence[FrameLike],
-        dialect: str = "dicom",
-        **options: Unpack[TaskOptions],
-    ) -> bytes:
-        """Give a named task's answer as a DICOM structured report or, by `fhir`, a FHIR bundle."""
-        return self._hold(self._talks.report(task, frames, dialect, options))
 
     def score_patients(
         self,
@@ -147,25 +128,15 @@ class Client:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def model(self) -> Mapping[str, Any]:
-        """Give the served model: manifest, card, label sets, operating points."""
-        return self._hold(self._talks.model())
+    def exam(self, exam_id: str | None = None, **options: Unpack[ExamOptions]) -> Exam:
+        """Give an exam to be opened, or one that is open already; nothing is sent yet.
 
-    def devices(self) -> Mapping[str, Any]:
-        """Give the device profiles."""
-        return self._hold(self._talks.document("/v1/devices"))
-
-    def limits(self) -> Mapping[str, Any]:
-        """Give what a request may hold."""
-        return self._hold(self._talks.document("/v1/limits"))
-
-    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait for a service that has just been started.
-
-        Raises:
-            Busy, Unreachable, TimedOut: it is not ready in time; the error says why.
+        Args:
+            exam_id: `[A-Za-z0-9._-]{1,64}`; None: a new one's.
+            options: what is fixed when it is opened.
         """
-        self._hold(self._talks.readiness(timeout_s))
+        talks = ExamTalks(self._talks, exam_id or token_hex(16), options)
+        return Exam(self._http, talks, self._line)
 
     def close(self) -> None:
         """Close the connections."""
@@ -188,23 +159,3 @@ class Client:
         except ClientError as error:
             return Scored(index, patient.tag, error=error)
         return Scored(index, patient.tag, answer=answer)
-
-    def _hold(self, talk: Talk[T]) -> T:
-        """Hold a conversation, blocking."""
-        result: Any = None
-        while True:
-            try:
-                step = talk.send(result)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    result = None
-                elif isinstance(step, Work):
-                    result = step.run()
-                else:
-                    result = self._http.request(**send_options(step))
-            except httpx.TransportError as error:
-                result = error

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
 
@@ -18,7 +18,7 @@ from endo_clip_client.errors import (
 )
 from endo_clip_client.results import Answer
 from endo_clip_client.retrying import Pause, Retry, converse, document_of
-from endo_clip_client.sending import Call, FrameIn, FrameLike, PatientIn, read_frames, scoring_call
+from endo_clip_client.sending import Call, FrameIn, FrameLike, PatientIn, frames_call, read_frames
 from endo_clip_client.shrinking import Shrinker
 
 __all__ = [
@@ -32,10 +32,17 @@ __all__ = [
     "TaskOptions",
     "Work",
     "ZeroShotOptions",
+    "accepted",
+    "file_of",
+    "read_answer",
 ]
 
 T = TypeVar("T")
-DIALECTS = {"dicom": "application/dicom", "fhir": "application/fhir+json"}
+DIALECTS = {
+    "json": "application/json",
+    "dicom": "application/dicom",
+    "fhir": "application/fhir+json",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,10 @@ class Label:
     label: str
     prompts: tuple[str, ...]
 
+    def told(self) -> dict[str, Any]:
+        """Give it as the contract has it."""
+        return {"label": self.label, "prompts": list(self.prompts)}
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -104,43 +115,80 @@ class Conversations:
 
     def __init__(self, retry: Retry, *, shrink: bool) -> None:
         self._retry = retry
-        self._shrink = shrink
+        self.shrink = shrink
         self._shrinkers: dict[str | None, Shrinker] = {}
+
+    def polyp_detection(
+        self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
+    ) -> Talk[Answer]:
+        """Ask whether there is a polyp, per frame and for the patient whose frames these are."""
+        return self.scoring("polyp-detection", frames, options)
+
+    def malignancy(
+        self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
+    ) -> Talk[Answer]:
+        """Ask whether a lesion is neoplastic, per frame and for the patient."""
+        return self.scoring("malignancy", frames, options)
+
+    def zero_shot(
+        self,
+        frames: Sequence[FrameLike],
+        labels: str | Sequence[Label],
+        **options: Unpack[ZeroShotOptions],
+    ) -> Talk[Answer]:
+        """Score labels of one's own (2 to 32), or a named label set; not calibrated."""
+        own = labels if isinstance(labels, str) else [one.told() for one in labels]
+        return self.scoring("zero-shot", frames, {**options, "labels": own})
+
+    def embeddings(
+        self,
+        frames: Sequence[FrameLike] = (),
+        texts: Sequence[str] = (),
+        **options: Unpack[ZeroShotOptions],
+    ) -> Talk[Answer]:
+        """Embed frames, texts or both."""
+        return self.scoring("embeddings", frames, {**options, "texts": list(texts) or None})
+
+    def report(
+        self,
+        task: str,
+        frames: Sequence[FrameLike],
+        dialect: str = "dicom",
+        **options: Unpack[TaskOptions],
+    ) -> Talk[bytes]:
+        """Give a named task's answer as a DICOM structured report or, by `fhir`, a FHIR bundle."""
+        accept = accepted(dialect)
+        response = yield from self._scored(task, frames, options, accept)
+        return file_of(response, accept)
 
     def scoring(
         self, task: str, frames: Sequence[FrameLike], options: Mapping[str, Any]
     ) -> Talk[Answer]:
         """Score the frames of one patient."""
-        return _answer((yield from self._scored(task, frames, options, "application/json")))
-
-    def report(
-        self, task: str, frames: Sequence[FrameLike], dialect: str, options: Mapping[str, Any]
-    ) -> Talk[bytes]:
-        """Score the frames of one patient, and give the answer as a file of another dialect."""
-        if dialect not in DIALECTS:
-            raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}; found {dialect!r}")
-        accept = DIALECTS[dialect]
-        response = yield from self._scored(task, frames, options, accept)
-        if response.headers.get("content-type", "").partition(";")[0] != accept:
-            raise UnexpectedAnswer(
-                f"expected {accept}; found another type\nWhat to do: the service is older than the "
-                "dialects, `endo-clip info` says which it is"
-            )
-        content: bytes = response.content
-        return content
+        response = yield from self._scored(task, frames, options, "application/json")
+        return read_answer(response, lambda told: Answer.read(told, datetime.now(UTC)))
 
     def _scored(
         self, task: str, frames: Sequence[FrameLike], options: Mapping[str, Any], accept: str
     ) -> Talk[httpx.Response]:
         if not frames and not options.get("texts"):
             raise ValueError(f"{task}: expected at least one frame; found none")
-        read: list[FrameIn] = yield Work(lambda: read_frames(frames))
-        if self._shrink and read:
-            shrinker = yield from self._shrinker(options.get("device"))
-            read = yield Work(lambda: [_shrunk(shrinker, frame) for frame in read])
+        read = yield from self.read(frames, options.get("device"))
         sent = dict(options)
         deadline_s = sent.pop("deadline_s", None)
-        call = scoring_call(task, read, sent, deadline_s=deadline_s, accept=accept)
+        call = frames_call(f"/v1/{task}", read, sent, deadline_s=deadline_s, accept=accept)
+        return (yield from self.ask(call))
+
+    def read(self, frames: Sequence[FrameLike], device: str | None) -> Talk[list[FrameIn]]:
+        """Read frames, and make them small where that is wanted."""
+        read: list[FrameIn] = yield Work(lambda: read_frames(frames))
+        if self.shrink and read:
+            shrinker = yield from self._shrinker(device)
+            read = yield Work(lambda: [_shrunk(shrinker, frame) for frame in read])
+        return read
+
+    def ask(self, call: Call) -> Talk[httpx.Response]:
+        """Send a call until it is answered."""
         return (yield from converse(call, self._retry))
 
     def patient(self, task: str, patient: PatientIn, options: Mapping[str, Any]) -> Talk[Answer]:
@@ -151,11 +199,18 @@ class Conversations:
 
     def document(self, path: str) -> Talk[Mapping[str, Any]]:
         """Ask for one of the service's documents."""
-        response = yield from converse(Call.get(path), self._retry)
-        return document_of(response)
+        return document_of((yield from self.ask(Call.get(path))))
+
+    def devices(self) -> Talk[Mapping[str, Any]]:
+        """Give the device profiles."""
+        return self.document("/v1/devices")
+
+    def limits(self) -> Talk[Mapping[str, Any]]:
+        """Give what a request may hold."""
+        return self.document("/v1/limits")
 
     def model(self) -> Talk[Mapping[str, Any]]:
-        """Ask for the model that is served."""
+        """Give the served model: manifest, card, label sets, operating points."""
         listed = yield from self.document("/v1/models")
         try:
             name = listed["models"][0]["name"]
@@ -163,8 +218,12 @@ class Conversations:
             raise UnexpectedAnswer("/v1/models: expected a model; found none") from error
         return (yield from self.document(f"/v1/models/{name}"))
 
-    def readiness(self, timeout_s: float) -> Talk[None]:
-        """Wait until the service is ready."""
+    def wait_until_ready(self, timeout_s: float = 60.0) -> Talk[None]:
+        """Wait for a service that has just been started.
+
+        Raises:
+            Busy, Unreachable, TimedOut: it is not ready in time; the error says why.
+        """
         until = time.monotonic() + timeout_s
         while True:
             try:
@@ -194,10 +253,40 @@ def _shrunk(shrinker: Shrinker, frame: FrameIn) -> FrameIn:
     return replace(frame, data=shrinker.shrink(frame.data))
 
 
-def _answer(response: httpx.Response) -> Answer:
+def accepted(dialect: str) -> str:
+    """Give a dialect's media type.
+
+    Raises:
+        ValueError: there is no such dialect.
+    """
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}; found {dialect!r}")
+    return DIALECTS[dialect]
+
+
+def file_of(response: httpx.Response, accept: str) -> bytes:
+    """Give the file that was asked for.
+
+    Raises:
+        UnexpectedAnswer: it is of another type.
+    """
+    if response.headers.get("content-type", "").partition(";")[0] != accept:
+        raise UnexpectedAnswer(
+            f"expected {accept}; found another type\nWhat to do: the service is older than the "
+            "dialects, `endo-clip info` says which it is"
+        )
+    return response.content
+
+
+def read_answer(response: httpx.Response, read: Callable[[Mapping[str, Any]], T]) -> T:
+    """Read an answer's document as a typed value.
+
+    Raises:
+        UnexpectedAnswer: it has another shape.
+    """
     document = document_of(response)
     try:
-        return Answer.read(document, datetime.now(UTC))
+        return read(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswer(
             f"expected an answer of an Endo-CLIP service; found JSON of another shape ({error!r})\n"

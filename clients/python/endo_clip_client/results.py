@@ -49,6 +49,8 @@ class Frame:
         attention_by_label: the same by label (zero-shot).
         top_label: of zero-shot.
         heatmap: with `explain`.
+        captured_at: as sent, in an exam's result.
+        duplicate_of: the frame of the same file that counts in its place, in an exam's result.
         embedding: unit, of the embeddings endpoint.
     """
 
@@ -64,6 +66,8 @@ class Frame:
     attention_by_label: Mapping[str, float] = field(default_factory=dict)
     top_label: str | None = None
     heatmap: Heatmap | None = None
+    captured_at: datetime | None = None
+    duplicate_of: str | None = None
     embedding: tuple[float, ...] = ()
 
     @classmethod
@@ -72,6 +76,7 @@ class Frame:
         attention = document.get("attention")
         by_label = attention if isinstance(attention, Mapping) else _NOTHING
         heatmap, error = document.get("heatmap"), document.get("error")
+        at = document.get("captured_at")
         return cls(
             frame_id=str(document["frame_id"]),
             status=str(document["status"]),
@@ -85,6 +90,8 @@ class Frame:
             attention_by_label=dict(by_label),
             top_label=document.get("top_label"),
             heatmap=_heatmap(heatmap) if heatmap else None,
+            captured_at=datetime.fromisoformat(at) if at else None,
+            duplicate_of=document.get("duplicate_of"),
             embedding=tuple(document.get("embedding") or ()),
         )
 
@@ -137,6 +144,16 @@ class Model:
     digest: str
     execution_provider: str
 
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "Model":
+        """Read the model of an answer."""
+        return cls(
+            document["name"],
+            document["version"],
+            document["digest"],
+            document["execution_provider"],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
@@ -145,6 +162,11 @@ class OperatingPoint:
     name: str
     frame_threshold: float
     patient_threshold: float
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "OperatingPoint":
+        """Read the operating point of an answer."""
+        return cls(document["name"], document["frame_threshold"], document["patient_threshold"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +216,15 @@ class Answer:
         Raises:
             KeyError, TypeError, ValueError: it has another shape than the contract.
         """
-        model = document["model"]
         point = document.get("operating_point")
         return cls(
             request_id=str(document["request_id"]),
             task=str(document["task"]),
-            model=Model(
-                model["name"], model["version"], model["digest"], model["execution_provider"]
-            ),
+            model=Model.read(document["model"]),
             intended_use=str(document["intended_use"]),
             labels=tuple(document.get("labels") or ()),
             label_definitions=dict(document.get("label_definitions") or {}),
-            operating_point=_point(point) if point else None,
+            operating_point=OperatingPoint.read(point) if point else None,
             patients=tuple(Patient.read(one) for one in document["patients"]),
             texts=tuple(tuple(one["embedding"]) for one in document.get("texts") or ()),
             received=received,
@@ -216,9 +235,3 @@ class Answer:
 def _heatmap(document: Mapping[str, Any]) -> Heatmap:
     values = tuple(document["values"])
     return Heatmap(document["rows"], document["cols"], values, document["label"])
-
-
-def _point(document: Mapping[str, Any]) -> OperatingPoint:
-    return OperatingPoint(
-        document["name"], document["frame_threshold"], document["patient_threshold"]
-    )

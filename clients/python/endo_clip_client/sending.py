@@ -14,7 +14,7 @@ from typing import Any
 
 from endo_clip_client.errors import FrameUnreadable
 
-__all__ = ["Call", "FrameIn", "FrameLike", "PatientIn", "read_frames", "scoring_call"]
+__all__ = ["Call", "FrameIn", "FrameLike", "PatientIn", "frames_call", "read_frames"]
 
 _DICOM_MARK = slice(128, 132)
 
@@ -63,12 +63,22 @@ class Call:
     request_id: str
     headers: Mapping[str, str]
     parts: tuple[tuple[str, tuple[str | None, bytes, str]], ...] = ()
-    timeout_s: float | None = None
+    document: Mapping[str, Any] | None = None
 
     @classmethod
-    def get(cls, path: str) -> "Call":
+    def get(cls, path: str, accept: str = "application/json") -> "Call":
         """Ask for a document."""
-        return cls("GET", path, secrets.token_hex(16), {})
+        return cls("GET", path, secrets.token_hex(16), {"Accept": accept})
+
+    @classmethod
+    def post(cls, path: str, document: Mapping[str, Any] | None = None) -> "Call":
+        """Send a document, or ask for something to be done."""
+        return cls("POST", path, secrets.token_hex(16), {}, document=document)
+
+    @classmethod
+    def delete(cls, path: str) -> "Call":
+        """Ask for something to be removed."""
+        return cls("DELETE", path, secrets.token_hex(16), {})
 
 
 def read_frames(frames: Iterable[FrameLike]) -> list[FrameIn]:
@@ -92,18 +102,18 @@ def read_frames(frames: Iterable[FrameLike]) -> list[FrameIn]:
     return read
 
 
-def scoring_call(
-    task: str,
+def frames_call(
+    path: str,
     frames: Sequence[FrameIn],
     options: Mapping[str, Any],
     *,
-    deadline_s: float | None,
+    deadline_s: float | None = None,
     accept: str = "application/json",
 ) -> Call:
-    """Make the request of one patient.
+    """Make the request with the frames of one patient.
 
     Args:
-        task: last part of the endpoint's path.
+        path: of the endpoint.
         frames: in capture order; may be empty for embeddings of texts.
         options: of the contract; those that are None are left out.
         deadline_s: after which the service drops the work and answers 504.
@@ -131,7 +141,7 @@ def scoring_call(
         headers["X-Deadline-Ms"] = str(round(deadline_s * 1000))
     return Call(
         "POST",
-        f"/v1/{task}",
+        path,
         secrets.token_hex(16),
         headers,
         (("request", (None, body, "application/json")), *parts),

@@ -3,15 +3,13 @@
 import ipaddress
 import ssl
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
-from endo_clip_client.conversations import Label
 from endo_clip_client.sending import Call
 
-__all__ = ["http_options", "send_options", "zero_shot_labels"]
+__all__ = ["http_options", "send_options"]
 
 _CONNECT_S = 5.0
 
@@ -58,14 +56,8 @@ def send_options(call: Call) -> dict[str, Any]:
         "url": call.path,
         "headers": {**call.headers, "X-Request-ID": call.request_id},
         "files": list(call.parts) or None,
+        "json": call.document,
     }
-
-
-def zero_shot_labels(labels: str | Sequence[Label]) -> str | list[dict[str, Any]]:
-    """Give labels as the contract has them."""
-    if isinstance(labels, str):
-        return labels
-    return [{"label": one.label, "prompts": list(one.prompts)} for one in labels]
 
 
 def _is_loopback(host: str) -> bool:
