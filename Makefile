@@ -118,6 +118,7 @@ lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --output-file requirements/service.txt
 	$(COMPILE) --extra gpu --constraints requirements/service.txt --output-file requirements/gpu.txt
 	$(COMPILE) --extra dicom --constraints requirements/service.txt --output-file requirements/dicom.txt
+	$(COMPILE) --extra postgres --constraints requirements/service.txt --output-file requirements/postgres.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt

@@ -1,30 +1,33 @@
 # Image of the service: no torch, no compiler, no pip, no account but a number. Built from the repository's root:
 #   docker build -f docker/service.Dockerfile -t endo-clip .
-#   docker build -f docker/service.Dockerfile -t endo-clip:dicom --build-arg REQUIREMENTS=dicom .
+#   docker build -f docker/service.Dockerfile -t endo-clip:hospital --build-arg REQUIREMENTS="dicom postgres" .
 #   docker build -f docker/service.Dockerfile -t endo-clip:cuda --build-arg REQUIREMENTS=gpu .
 #   docker run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 -e ENDOCLIP_ALLOW_NO_KEYS=true endo-clip
 # Any Debian with python3.11 and its venv module serves as BASE. The CUDA libraries come as wheels, so the base is the same.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# service, dicom or gpu: which of requirements/*.txt.
+# One or several of service, dicom, postgres and gpu: which of requirements/*.txt. Their pins agree.
 ARG REQUIREMENTS=service
 # Where wheels come from, if not from the index: a folder inside the build, with PIP_NO_INDEX=1 (docs/operations.md).
 ARG PIP_NO_INDEX PIP_FIND_LINKS
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/venv && python3 -m venv /opt/pip
 # Dependencies first: this layer changes only with the pins.
-COPY requirements/${REQUIREMENTS}.txt requirements.txt
-RUN /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --require-hashes --requirement requirements.txt
+COPY requirements/service.txt requirements/dicom.txt requirements/postgres.txt requirements/gpu.txt requirements/
+RUN for one in ${REQUIREMENTS}; do \
+        /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --require-hashes --requirement "requirements/${one}.txt" || exit 1; \
+    done
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store
 COPY service service
 # The runtime's wheel carries 285 MB of CUDA provider, which the CPU image has no use for.
 RUN /opt/pip/bin/pip --python /opt/venv install --no-cache-dir --no-deps --no-build-isolation . \
     && /opt/pip/bin/pip --python /opt/venv uninstall --yes --quiet setuptools \
-    && if [ "${REQUIREMENTS}" != gpu ]; then \
-        find /opt/venv -name 'libonnxruntime_providers_cuda.so' -delete -o -name 'libonnxruntime_providers_tensorrt.so' -delete; \
-    fi
+    && case " ${REQUIREMENTS} " in \
+        *" gpu "*) ;; \
+        *) find /opt/venv -name 'libonnxruntime_providers_cuda.so' -delete -o -name 'libonnxruntime_providers_tensorrt.so' -delete ;; \
+    esac
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="endo-clip" \

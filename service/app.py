@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Match
 
 from model_store.cores import usable_cores
-from service import __version__, admin, operations, routes
+from service import __version__, admin, open_inference, operations, routes
 from service.admission import Admission, Bounds
 from service.bundles import NAMED_TASKS, OPERATING_POINTS
 from service.docs_page import CONTENT_SECURITY_POLICY, PAGE
@@ -106,6 +106,7 @@ def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAP
     )
     metrics.expect_decisions(NAMED_TASKS.values(), OPERATING_POINTS, list(engine.devices))
     app.include_router(routes.router)
+    app.include_router(open_inference.router)
     app.include_router(exam_routes.router)
     app.include_router(live.router)
     app.include_router(operations.router)

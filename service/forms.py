@@ -4,7 +4,6 @@ What comes out does not say which form it was, so the answer cannot depend on it
 """
 
 import asyncio
-import binascii
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -376,22 +375,10 @@ def _frames_of(frames: Iterable[Any], patient: str, limits: FormLimits) -> tuple
         length = len(frame.image) // 4 * 3 - frame.image[-2:].count("=")
         data = None
         if length <= limits.max_frame_bytes:
-            data = _decode_base64(frame.image, f"{patient}/frames/{number}/image")
+            data = jsonio.decode_base64(frame.image, f"{patient}/frames/{number}/image")
         named = frame.frame_id is not None
         read.append(FrameIn(frame_id, data, length, frame.captured_at, named))
     return tuple(read)
-
-
-def _decode_base64(text: str, place: str) -> bytes:
-    try:
-        # strict_mode still lets "AAAA=" pass.
-        if len(text) % 4 == 0:
-            return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        pass
-    raise InvalidRequest.at(
-        place, "expected base64 of RFC 4648 section 4: padded, no line ends, no data URI"
-    )
 
 
 def _frame(frame_id: str, frame: FrameBytes, told: Any) -> FrameIn:

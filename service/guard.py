@@ -20,7 +20,8 @@ from service.rates import UNLIMITED, FrameRate
 __all__ = ["OPEN_PATHS", "KeyGuard", "owner_of", "rate_of", "scope_of"]
 
 # Probes carry no keys; documentation and page are the same for every installation.
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/docs", "/openapi.json")) | PAGE_PATHS
+_PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+OPEN_PATHS = frozenset((*_PROBES, "/docs", "/openapi.json")) | PAGE_PATHS
 _ADMIN = "/v1/admin"
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 

@@ -165,6 +165,8 @@ class _Exchange:
         status, document, headers = problem(error, self._id)
         if status == 500:
             log_failure(error, self._id)
+        if self._scope["path"].startswith("/v2/"):
+            document["error"] = document["detail"]  # where clients of that protocol look for it
         body = jsonio.write(document)
         raw = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", b"%d" % len(body))]
         raw += [(name.lower().encode(), value.encode()) for name, value in headers.items()]

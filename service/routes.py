@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from starlette.background import BackgroundTask
@@ -22,6 +22,7 @@ from service.forms import (
     EMBEDDINGS,
     NAMED_TASK,
     ZERO_SHOT,
+    FormLimits,
     RequestIn,
     RequestModels,
     read_request,
@@ -34,7 +35,7 @@ from service.models import Models
 from service.record import note
 from service.scoring import embed, score_named, score_zero_shot
 
-__all__ = ["TASKS", "Task", "router"]
+__all__ = ["TASKS", "Spelling", "Task", "answer_request", "router"]
 
 # Never sent to anyone: the connection is gone.
 _CLIENT_GONE_STATUS = 499
@@ -81,14 +82,49 @@ TASKS = (
 router = APIRouter(prefix="/v1", tags=["scoring"])
 
 
-async def _answer(request: Request, task: Task) -> Response:
+class Spelling(Protocol):
+    """How a request and its answer are written; what they mean is the same in each."""
+
+    async def read(self, request: Request, limits: FormLimits) -> RequestIn:
+        """Read a request's body."""
+
+    def check(self, sent: RequestIn) -> None:
+        """Refuse what the answer cannot be written for, before anything is computed."""
+
+    async def write(self, document: dict[str, Any], sent: RequestIn) -> Response:
+        """Write the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """The contract's three request forms, and the dialect that `Accept` asks for."""
+
+    task: Task
+    dialect: Dialect
+
+    async def read(self, request: Request, limits: FormLimits) -> RequestIn:
+        return await read_request(request, self.task.models, limits)
+
+    def check(self, sent: RequestIn) -> None:
+        check(self.dialect, self.task.name, sent)
+
+    async def write(self, document: dict[str, Any], sent: RequestIn) -> Response:
+        frames = sum(patient["frames_total"] for patient in document["patients"])
+        few = frames + len(document.get("texts", ())) <= _INLINE_FRAMES
+        if few and self.dialect is Dialect.JSON:
+            body = jsonio.write(document)
+        else:
+            body = await asyncio.to_thread(write, self.dialect, document, sent)
+        return Response(body, media_type=self.dialect.value, headers={"Vary": "Accept"})
+
+
+async def answer_request(request: Request, task: Task, spelling: Spelling) -> Response:
     """Answer one request; errors are counted here and written by the envelope around the app."""
     metrics: Metrics = request.app.state.metrics
     started = time.perf_counter()
     note(task=task.name)
     try:
-        dialect = asked_for(request.headers.get("accept", ""))
-        sent, document = await _document(request, task, dialect)
+        sent, document = await _document(request, task, spelling)
     except ClientDisconnect as error:
         metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
         note(outcome=CLIENT_GONE)
@@ -98,25 +134,18 @@ async def _answer(request: Request, task: Task) -> Response:
         metrics.count_frames(getattr(error, "patients", ()))
         raise
     document = {"request_id": request.state.request_id, **document}
-    frames = sum(patient["frames_total"] for patient in document["patients"])
     with metrics.timed(Phase.RESPOND):
-        few = frames + len(document.get("texts", ())) <= _INLINE_FRAMES
-        if few and dialect is Dialect.JSON:
-            body = jsonio.write(document)
-        else:
-            body = await asyncio.to_thread(write, dialect, document, sent)
+        response = await spelling.write(document, sent)
     metrics.count_request(task.name, "ok", time.perf_counter() - started)
     metrics.count_frames(document["patients"])
-    shadowed = None
     if task.models is NAMED_TASK:  # when the answer is out
         models: Models = request.app.state.models
-        shadowed = BackgroundTask(models.offer, task.name, sent.patients, document)
-    headers = {"Vary": "Accept"}
-    return Response(body, media_type=dialect.value, headers=headers, background=shadowed)
+        response.background = BackgroundTask(models.offer, task.name, sent.patients, document)
+    return response
 
 
 async def _document(
-    request: Request, task: Task, dialect: Dialect
+    request: Request, task: Task, spelling: Spelling
 ) -> tuple[RequestIn, dict[str, Any]]:
     state = request.app.state
     admission: Admission = state.admission
@@ -129,9 +158,9 @@ async def _document(
             async with deadline(request, permit):
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
-                    sent = await read_request(incoming, task.models, state.engine.form_limits)
+                    sent = await spelling.read(incoming, state.engine.form_limits)
                 sent = await unfold(sent, state.engine.form_limits, state.engine.image_limits)
-                check(dialect, task.name, sent)
+                spelling.check(sent)
                 note(frames=sent.frames)
                 # What is served now, to the end: another bundle may be, meanwhile.
                 engine: Engine = state.engine
@@ -155,7 +184,8 @@ def _outcome(error: Exception) -> str:
 
 def _endpoint(task: Task) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await _answer(request, task)
+        dialect = asked_for(request.headers.get("accept", ""))
+        return await answer_request(request, task, _Contract(task, dialect))
 
     return endpoint
 

@@ -150,7 +150,12 @@ def test_client_imports_nothing_but_httpx_and_what_its_extras_bring():
         for path in modules(CLIENT)
         if (foreign := set(imported(path.read_text(encoding="utf-8"))) - allowed)
     }
-    assert found == {"lines.py": {"websockets"}, "shrinking.py": {"PIL"}}
+    assert found == {
+        "lines.py": {"websockets"},
+        "overlay.py": {"PIL"},
+        "shrinking.py": {"PIL"},
+        "video.py": {"av"},
+    }
 
 
 # ---- the service without torch -------------------------------------------------------------------

@@ -119,11 +119,16 @@ def test_nothing_enters_a_build_that_no_image_copies():
 
 def test_the_images_requirements_agree():
     pins = {}
-    for name in ("service", "gpu", "dicom"):
+    for name in ("service", "gpu", "dicom", "postgres"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
         pins[name] = set(re.findall(r"^([\w.-]+==\S+)", text, flags=re.MULTILINE))
     assert pins["service"] < pins["gpu"]
     assert pins["service"] < pins["dicom"]
+    assert pins["service"] < pins["postgres"]
+    assert any(pin.startswith("psycopg==") for pin in pins["postgres"])
+    # They may be installed over one another.
+    names = [pin.partition("==")[0] for pin in set().union(*pins.values())]
+    assert len(names) == len(set(names))
     assert all(pin.startswith("nvidia-") for pin in pins["gpu"] - pins["service"])
 
 

@@ -316,9 +316,11 @@ def test_shrinker_keeps_shape_orientation_and_crop() -> None:
 def test_package_is_light_typed_and_has_its_command() -> None:
     project = tomllib.loads((ROOT / "clients" / "python" / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["dependencies"] == ["httpx>=0.27"]
-    extras = project["project"]["optional-dependencies"]
-    assert extras == {"shrink": ["pillow>=10.0"], "stream": ["websockets>=15.0"]}
-    assert project["project"]["scripts"] == {"endo-clip": "endo_clip_client.__main__:main"}
+    assert set(project["project"]["optional-dependencies"]) == {"shrink", "stream", "watch"}
+    assert project["project"]["scripts"] == {
+        "endo-clip": "endo_clip_client.__main__:main",
+        "endo-clip-watch": "endo_clip_client.watch:main",
+    }
     assert callable(main)
     assert "py.typed" in project["tool"]["setuptools"]["package-data"]["endo_clip_client"]
     assert project["project"]["version"] == endo_clip_client.__version__

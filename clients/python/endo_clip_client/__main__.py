@@ -2,6 +2,7 @@
 
     endo-clip score FOLDER --url http://localhost:8000
     endo-clip study UID --archive http://localhost:8042/dicom-web
+    endo-clip explain FRAME --out FOLDER
     endo-clip info
 
 The same as `python -m endo_clip_client`.
@@ -15,9 +16,11 @@ from pathlib import Path
 
 from endo_clip_client.archive import Archive
 from endo_clip_client.client import Client
+from endo_clip_client.command_line import ABOUT, key_of, service_options
 from endo_clip_client.conversations import Progress, Scored
 from endo_clip_client.errors import ClientError, NeedsKey, NotFound, Unreachable
 from endo_clip_client.folders import FolderPatient, as_csv, as_json, as_table, patients_in
+from endo_clip_client.heatmaps import MEANING
 
 __all__ = ["main"]
 
@@ -48,11 +51,6 @@ password are read from ENDO_CLIP_ARCHIVE_AUTH (user:password).
 Example:
   endo-clip study 1.2.840.1 --archive http://localhost:8042/dicom-web --task malignancy
 """
-_ABOUT = """\
-The service's address is --url, else the variable ENDO_CLIP_URL, else http://127.0.0.1:8000.
-A key is read from --key-file, else from ENDO_CLIP_KEY; never from the command line, which
-anybody on the machine can read. Research use only; not a medical device.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        with Client(
-            args.url, key=_key(args.key_file), shrink=getattr(args, "shrink", False)
-        ) as one:
+        with Client(args.url, key=key_of(args), shrink=getattr(args, "shrink", False)) as one:
             return int(args.run(one, args))
     except (ClientError, OSError, ValueError) as error:
         print(f"endo-clip: {error}", file=sys.stderr)
@@ -79,18 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--url",
-        default=os.environ.get("ENDO_CLIP_URL", "http://127.0.0.1:8000"),
-        help="the service",
-    )
-    common.add_argument("--key-file", type=Path, help="file that holds the API key, on one line")
+    common = service_options()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "endo-clip",
         description="Ask an Endo-CLIP service: is there a polyp, is a lesion neoplastic?",
-        epilog=_ABOUT,
+        epilog=ABOUT,
         formatter_class=layout,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -99,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         help="score the patients of a folder",
         description="Score the patients of a folder.",
-        epilog=_SCORE + "\n" + _ABOUT,
+        epilog=_SCORE + "\n" + ABOUT,
         formatter_class=layout,
     )
     score.add_argument("folder", type=Path, metavar="FOLDER")
@@ -115,20 +105,33 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         help="score a study of a PACS and store the report there",
         description="Fetch a study by DICOMweb, score it, store the structured report into it.",
-        epilog=_STUDY + "\n" + _ABOUT,
+        epilog=_STUDY + "\n" + ABOUT,
         formatter_class=layout,
     )
     study.add_argument("uid", metavar="UID", help="Study Instance UID")
     study.add_argument("--archive", required=True, metavar="URL", help="of its DICOMweb services")
     study.add_argument("--out", type=Path, metavar="FILE", help="write the report, store nothing")
-    for parsed in (score, study):
+    explain = commands.add_parser(
+        "explain",
+        parents=[common],
+        help="lay heat maps over frames",
+        description="Score frames of one patient and lay each one's heat map over it, as PNG.",
+        epilog=MEANING + "\n\n" + ABOUT,
+        formatter_class=layout,
+    )
+    explain.add_argument("frames", type=Path, nargs="+", metavar="FRAME")
+    explain.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="write NAME.heat.png there"
+    )
+    explain.set_defaults(run=_explain)
+    for parsed in (score, study, explain):
         _add_task_options(parsed)
     study.set_defaults(run=_study)
     info = commands.add_parser(
         "info",
         parents=[common],
         help="show model, tasks, device profiles and limits of a service",
-        epilog=_ABOUT,
+        epilog=ABOUT,
         formatter_class=layout,
     )
     info.set_defaults(run=_info)
@@ -179,6 +182,25 @@ def _study(client: Client, args: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(client: Client, args: argparse.Namespace) -> int:
+    ask = client.malignancy if args.task == "malignancy" else client.polyp_detection
+    answer = ask(
+        args.frames, explain=True, device=args.device, operating_point=args.operating_point
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    for number, (path, frame) in enumerate(zip(args.frames, answer.patient.frames, strict=True)):
+        if frame.heatmap is None:
+            print(f"{path}: {frame.status}: {frame.reason or (frame.error and frame.error.code)}")
+            continue
+        out = args.out / f"{path.stem}.heat.png"
+        if out.exists():
+            out = args.out / f"{path.stem}.{number}.heat.png"
+        out.write_bytes(client.overlay(path, frame.heatmap, device=args.device))
+        print(f"{path}: {frame.decision}, probability {frame.probability:.3f}: {out}")
+    print(f"endo-clip: {MEANING}", file=sys.stderr)
+    return 0
+
+
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
     tasks = ("polyp-detection", "malignancy")
     parser.add_argument("--task", choices=tasks, default="polyp-detection")
@@ -226,12 +248,6 @@ def _info(client: Client, _: argparse.Namespace) -> int:
     for name, value in limits.items():
         print(f"limit {name}: {value}")
     return 0
-
-
-def _key(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get("ENDO_CLIP_KEY") or None
-    return path.read_text(encoding="utf-8").strip()
 
 
 def _bar(progress: Progress) -> None:

@@ -16,7 +16,8 @@ from endo_clip_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from endo_clip_client.results import Answer
+from endo_clip_client.heatmaps import Painter
+from endo_clip_client.results import Answer, Heatmap
 from endo_clip_client.retrying import Pause, Retry, converse, document_of
 from endo_clip_client.sending import Call, FrameIn, FrameLike, PatientIn, frames_call, read_frames
 from endo_clip_client.shrinking import Shrinker
@@ -54,6 +55,7 @@ class Work:
 
 Step = Call | Pause | Work
 Talk = Generator[Step, Any, T]
+View = tuple[Mapping[str, Any], tuple[float, ...]]
 
 
 class ZeroShotOptions(TypedDict, total=False):
@@ -116,7 +118,7 @@ class Conversations:
     def __init__(self, retry: Retry, *, shrink: bool) -> None:
         self._retry = retry
         self.shrink = shrink
-        self._shrinkers: dict[str | None, Shrinker] = {}
+        self._views: dict[str | None, View] = {}
 
     def polyp_detection(
         self, frames: Sequence[FrameLike], **options: Unpack[TaskOptions]
@@ -183,7 +185,8 @@ class Conversations:
         """Read frames, and make them small where that is wanted."""
         read: list[FrameIn] = yield Work(lambda: read_frames(frames))
         if self.shrink and read:
-            shrinker = yield from self._shrinker(device)
+            seen, box = yield from self._view(device)
+            shrinker = Shrinker(seen["size"], box)
             read = yield Work(lambda: [_shrunk(shrinker, frame) for frame in read])
         return read
 
@@ -235,8 +238,28 @@ class Conversations:
                 return
             yield Pause(0.25)
 
-    def _shrinker(self, device: str | None) -> Talk[Shrinker]:
-        if device not in self._shrinkers:
+    def overlay(
+        self, frame: FrameLike, heatmap: Heatmap, *, device: str | None = None
+    ) -> Talk[bytes]:
+        """Lay a heat map of `explain` over its frame, as PNG; needs Pillow.
+
+        Args:
+            frame: as it was scored.
+            heatmap: of its answer.
+            device: the profile it was scored with: the map covers its crop box.
+
+        Raises:
+            FrameUnreadable: the frame is no picture (DICOM, damaged files).
+        """
+        (read,) = yield Work(lambda: read_frames([frame]))
+        seen, box = yield from self._view(device)
+        painter = Painter(seen["resize"], box)
+        painted: bytes = yield Work(lambda: painter.paint(read.data, heatmap))
+        return painted
+
+    def _view(self, device: str | None) -> Talk[View]:
+        """Ask what the service looks at of a frame: input contract and crop box; once."""
+        if device not in self._views:
             model = yield from self.model()
             devices = (yield from self.document("/v1/devices"))["devices"]
             boxes = {one["name"]: tuple(one["crop"]) for one in devices}
@@ -245,8 +268,8 @@ class Conversations:
                 raise InvalidRequest(
                     422, "unknown_device", f"expected one of {', '.join(boxes)}; found another name"
                 )
-            self._shrinkers[device] = Shrinker(model["manifest"]["input"]["size"], box)
-        return self._shrinkers[device]
+            self._views[device] = (model["manifest"]["input"], box)
+        return self._views[device]
 
 
 def _shrunk(shrinker: Shrinker, frame: FrameIn) -> FrameIn:

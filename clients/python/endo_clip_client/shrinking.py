@@ -15,7 +15,7 @@ from typing import Any
 
 from endo_clip_client.errors import ClientError
 
-__all__ = ["Shrinker"]
+__all__ = ["Shrinker", "pillow"]
 
 # README.md has the measurement. Twice the size moves scores as much and is 3 times as long.
 _QUALITY = 95
@@ -45,7 +45,7 @@ class Shrinker:
         Raises:
             ClientError: Pillow is not installed.
         """
-        image_module, ops = _pillow()
+        image_module, ops = pillow()
         try:
             with image_module.open(BytesIO(data)) as image:
                 small = self._smaller(image, image_module, ops)
@@ -73,11 +73,16 @@ class Shrinker:
         return out.getvalue()
 
 
-def _pillow() -> tuple[Any, Any]:
+def pillow() -> tuple[Any, Any]:
+    """Give Pillow's `Image` and `ImageOps`.
+
+    Raises:
+        ClientError: it is not installed.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ClientError(
-            "shrink needs Pillow\nWhat to do: pip install 'endo-clip-client[shrink]'"
+            "pictures need Pillow\nWhat to do: pip install 'endo-clip-client[shrink]'"
         ) from error
     return Image, ImageOps

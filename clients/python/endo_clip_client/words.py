@@ -15,6 +15,7 @@ class Words:
     zero_shot = Said(Conversations.zero_shot)
     embeddings = Said(Conversations.embeddings)
     report = Said(Conversations.report)
+    overlay = Said(Conversations.overlay)
     model = Said(Conversations.model)
     devices = Said(Conversations.devices)
     limits = Said(Conversations.limits)
