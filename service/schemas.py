@@ -16,6 +16,7 @@ from model_store.label_sets import MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPT_CHARS
 __all__ = [
     "MAX_TEXTS",
     "MAX_TEXT_CHARS",
+    "Device",
     "EmbeddingsBody",
     "EmbeddingsOptions",
     "EmbeddingsQuery",
@@ -27,6 +28,8 @@ __all__ = [
     "NamedTaskBody",
     "NamedTaskOptions",
     "NamedTaskQuery",
+    "OperatingPointName",
+    "PatientId",
     "Strict",
     "ZeroShotBody",
     "ZeroShotOptions",

@@ -151,6 +151,7 @@ def test_client_imports_nothing_but_httpx_and_what_its_extras_bring():
         if (foreign := set(imported(path.read_text(encoding="utf-8"))) - allowed)
     }
     assert found == {
+        "heatmaps.py": {"PIL"},
         "lines.py": {"websockets"},
         "overlay.py": {"PIL"},
         "shrinking.py": {"PIL"},
