@@ -5,9 +5,10 @@
 
 ``stages`` adds the stages one by one; ``share`` sweeps the share that cleansing keeps;
 ``attributes`` asks whether extraction errors hurt. Every arm is exported, packed and evaluated like
-a bundle that ships; stages that two arms share are trained once. A seed is that of weights and
-batches: archive and split stay. Beside the stages stands a supervised reference on the same split:
-ImageNet features of the same image tower under a logistic probe.
+a bundle that ships; stages that two arms share, of whichever experiments below one folder, are
+trained once. A seed is that of weights and batches: archive and split stay. Beside the stages
+stands a supervised reference on the same split: ImageNet features of the same image tower under a
+logistic probe.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def run_arms(
         ConfigError: An experiment or arm of that name does not exist.
     """
     arms = _chosen(of, names, ledger)
-    done = [archive.parent]  # a finished run whose archive it is may have stages to share
+    # Runs that may have stages to share: the one whose archive it is, and arms of any experiment.
+    done = [archive.parent, *sorted(out.glob("*/*/seed-*"))]
     rows: list[dict[str, Any]] = []
     if data is not None and of == "stages":
         spec = load_spec(load(path, overrides).model.config)

@@ -30,6 +30,9 @@ def test_arms_share_stages_and_give_one_row_each(tmp_path: Path) -> None:
     assert [row.split(" | ")[0] for row in table.splitlines()[2:]] == [f"| {n}" for n in names]
     shared = out / "stages" / "unification" / "seed-1" / "2-attunement"
     assert shared.resolve() == (out / "stages/attunement/seed-1/2-attunement").resolve()
+    run_arms("attributes", SMOKE, QUICK, archive, None, out, names=["rules"])
+    last = out / "attributes" / "rules" / "seed-1" / "3-unification"
+    assert last.resolve() == (out / "stages/unification/seed-1/3-unification").resolve()
     found = json.loads((out / "stages.json").read_text("utf-8"))
     assert [row["arm"] for row in found["arms"]] == names
     assert all((out / row["folder"] / "2-attunement").is_dir() for row in found["arms"])

@@ -39,10 +39,10 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(chat: ChatServer, report: str = REPORT, **options: Any) -> Entry | None:
-    timeout = options.pop("timeout", 5.0)
+    given = {name: options.pop(name) for name in ("timeout", "max_tokens") if name in options}
 
     async def ask() -> Entry | None:
-        endpoint = Endpoint(chat.url, "m", timeout=timeout)
+        endpoint = Endpoint(chat.url, "m", **{"timeout": 5.0} | given)
         try:
             await endpoint.open()
             return await read_one(report, Asking(endpoint, **options))
@@ -161,6 +161,15 @@ def test_a_server_that_names_its_options_is_asked_with_them() -> None:
     with chat_server(strict) as chat:
         assert told(read(chat))["paris"] == "Is"
         assert "max_completion_tokens" in chat.asked[-1]
+
+
+def test_an_answer_that_is_cut_off_is_paid_for_and_counted() -> None:
+    with chat_server(lambda text: (200, completion("{", "length"))) as chat:
+        entry = read(chat, max_tokens=7)
+        assert entry is not None
+        assert entry.by == "rules"
+        assert entry.tokens == (10, 3)
+        assert chat.asked[-1]["max_tokens"] == 7
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])

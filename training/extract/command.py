@@ -101,6 +101,12 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=120.0, help="seconds for one attempt (default 120)"
     )
+    parser.add_argument(
+        "--max-tokens",
+        type=_positive,
+        default=2048,
+        help="of one answer (default 2048, ten lesions); longer ones are cut off and fail",
+    )
 
 
 def _asking(
@@ -115,7 +121,7 @@ def _asking(
     from training.extract.endpoint import Endpoint
     from training.extract.extraction import Asking
 
-    endpoint = Endpoint(args.llm, args.model, args.key_variable, args.timeout)
+    endpoint = Endpoint(args.llm, args.model, args.key_variable, args.timeout, args.max_tokens)
     return Asking(endpoint, concurrency, fallback)
 
 

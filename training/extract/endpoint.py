@@ -45,7 +45,15 @@ _FORMATS: dict[str, dict[str, Any]] = {
 
 
 class NoAnswer(Exception):
-    """The endpoint works but gives no answer to this report; the message says what came."""
+    """The endpoint works but gives no answer to this report; the message says what came.
+
+    Attributes:
+        tokens: Of question and answer, as for ``Reply``: what is cut off is paid for as well.
+    """
+
+    def __init__(self, told: str, tokens: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(told)
+        self.tokens = tokens
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Endpoint:
         model: Its name there.
         key_variable: Environment variable with the API key; local servers need none.
         timeout: Seconds that one attempt may take.
+        max_tokens: Of one answer; longer ones are cut off, and the rules read their reports.
 
     Attributes:
         answer_format: ``json_schema``, ``json_object`` or ``text``, once open.
@@ -78,11 +87,16 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, model: str, key_variable: str = "OPENAI_API_KEY", timeout: float = 120.0
+        self,
+        url: str,
+        model: str,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 120.0,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
         self.model, self.host = model, _host(url)
         self.answer_format = ""
-        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0.0}
+        self._options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
         # The client's debug messages hold the questions, and reports are in them.
         for name in ("openai", "httpx2", "httpcore2", "httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -196,7 +210,7 @@ def _reply(answer: Any) -> Reply:
     if not isinstance(choices, list) or not choices:
         raise NoAnswer("an answer without choices")
     if getattr(choices[0], "finish_reason", "") == "length":
-        raise NoAnswer("answer cut off at the token limit")
+        raise NoAnswer("answer cut off at the token limit", (asked, answered))
     content = getattr(getattr(choices[0], "message", None), "content", None)
     return Reply(content if isinstance(content, str) else "", (asked, answered))
 

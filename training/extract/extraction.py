@@ -109,6 +109,7 @@ async def read_one(report: str, asking: Asking) -> Entry | None:
         tokens = reply.tokens
         return Entry("", digest, checked(reply.content, report, text), BY_LLM, "", tokens)
     except (AnswerRefused, NoAnswer) as error:
+        tokens = error.tokens if isinstance(error, NoAnswer) else tokens
         if asking.fallback == "leave":
             return None
         reason = str(error)
