@@ -15,6 +15,7 @@ VENV ?= .venv
 VENV_TEST ?= .venv-test
 VENV_TRAIN ?= .venv-train
 VENV_LLM ?= .venv-llm
+VENV_DOCS ?= .venv-docs
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DOCKER ?= docker
@@ -22,7 +23,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit bench bench-check soak format lock page-tools images dashboards monitoring clean
+.PHONY: help serve test test-service test-llm train check audit bench bench-check soak format lock page-tools docs docs-serve images dashboards monitoring clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,17 @@ $(PAGE_TOOLS): tests/page/package-lock.json
 
 page-tools: $(PAGE_TOOLS)  ## Install what the tests of the page take from npm (accessibility rules, type checker)
 
+$(VENV_DOCS)/.stamp: requirements/docs.txt
+	$(call set_up,$(VENV_DOCS),requirements/docs.txt)
+
+# The theme's own notice, about a successor of mkdocs, on every build: DESIGN.md says what we make of it.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV_DOCS)/.stamp  ## Build the documentation site into build/docs; a dead link or anchor fails
+	$(VENV_DOCS)/bin/python -m mkdocs build --strict
+
+docs-serve: $(VENV_DOCS)/.stamp  ## Show the site on port 8000 while its pages are edited
+	$(VENV_DOCS)/bin/python -m mkdocs serve
+
 # Programs that have no wheel for every platform: $(1) is run on the files $(2), or said to be missing.
 if_there = @if [ -x $(VENV_TEST)/bin/$(1) ]; then echo $(1) $(2); $(VENV_TEST)/bin/$(1) $(2); else echo "$(1) is not to be had for this platform"; fi
 
@@ -120,7 +132,8 @@ lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --extra dicom --constraints requirements/service.txt --output-file requirements/dicom.txt
 	$(COMPILE) --extra postgres --constraints requirements/service.txt --output-file requirements/postgres.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
-	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+	$(COMPILE) --group dev --group docs --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
+	$(COMPILE) --group docs --constraints requirements/train.txt --output-file requirements/docs.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
 
 images:  ## Build the images of service and training (several GB); DOCKER=buildah builds without Docker
@@ -134,5 +147,5 @@ monitoring: $(VENV_TRAIN)/.stamp  ## Set off every alert by its fault, plot ever
 	@$(VENV_TRAIN)/bin/python -m bench.monitoring --out runs/monitoring $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 clean:  ## Remove environments and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) $(VENV_DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find model_store service training tests -name __pycache__ -type d -prune -exec rm -rf {} +

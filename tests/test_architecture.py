@@ -218,7 +218,7 @@ def too_long(text: str) -> bool:
 def test_no_module_exceeds_400_lines():
     paths = [
         path
-        for folder in (*PACKAGES, CLIENT, "tests", "bench", "docker")
+        for folder in (*PACKAGES, CLIENT, "tests", "bench", "docker", "docs")
         for path in modules(folder)
     ]
     long = {str(p.relative_to(ROOT)) for p in paths if too_long(p.read_text(encoding="utf-8"))}
