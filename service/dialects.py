@@ -16,10 +16,10 @@ from model_store.dicom import MEDIA_TYPE, DicomFrame
 from service import jsonio
 from service.concepts import TASKS
 from service.errors import InvalidRequest, UnsupportedMediaType
-from service.fhir import bundle_of, bundle_of_exam
+from service.fhir import bundle_of, bundle_of_exam, documents_of
 from service.forms import RequestIn
 
-__all__ = ["Dialect", "asked_for", "check", "write", "write_exam"]
+__all__ = ["Dialect", "asked_for", "check", "documents_of", "write", "write_exam"]
 
 
 class Dialect(StrEnum):

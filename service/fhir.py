@@ -13,7 +13,7 @@ from typing import Any
 
 from service.concepts import COLONOSCOPY, DECISIONS, IMAGE_QUALITY, REASONS, SYSTEMS, TASKS, Concept
 
-__all__ = ["bundle_of", "bundle_of_exam"]
+__all__ = ["bundle_of", "bundle_of_exam", "documents_of"]
 
 Resource = dict[str, Any]
 _TERMS = "http://terminology.hl7.org/CodeSystem"
@@ -42,10 +42,19 @@ def bundle_of_exam(exam: Mapping[str, Any]) -> Resource:
     Returns:
         A Bundle of type `collection`, as JSON.
     """
+    results = documents_of(exam)
+    return _bundle("exam", results[0]["request_id"], results)
+
+
+def documents_of(exam: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give an exam's results as answers of one task each; named by the exam and its revision.
+
+    Args:
+        exam: answer of an exam.
+    """
     name = f"{exam['exam_id']}/{exam['revision']}"
     common = {"request_id": name, "model": exam["model"], "intended_use": exam["intended_use"]}
-    results = [{**common, **one, "patients": [one["patient"]]} for one in exam["results"]]
-    return _bundle("exam", name, results)
+    return [{**common, **one, "patients": [one["patient"]]} for one in exam["results"]]
 
 
 def _bundle(kind: str, name: str, documents: Sequence[Mapping[str, Any]]) -> Resource:

@@ -84,8 +84,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
             operation["responses"]["200"]["content"] |= {**_REPORT, **_BUNDLE}
         paths[f"/v1/{task.path}"]["post"] |= operation
     _describe_exams(paths, schemas)
-    told = paths["/v1/exams/{exam_id}"]["get"]["responses"]["200"]
-    told["content"] = told["content"] | _BUNDLE
+    for path in ("", "/report"):
+        told = paths[f"/v1/exams/{{exam_id}}{path}"]["get"]["responses"]["200"]
+        told["content"] = told["content"] | _BUNDLE
     for path, status in (("/readyz", 503), ("/v1/models/{name}", 404)):
         paths[path]["get"]["responses"][str(status)] = _problem(status)
         paths[path]["get"]["responses"].pop("422", None)
@@ -105,9 +106,11 @@ def _describe_exams(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
     for path, method, codes, found in (
         ("", "post", (200, 201), {"requestBody": options}),
         ("/{exam_id}", "get", (200,), {}),
+        ("/{exam_id}/report", "get", (200,), {}),
         ("/{exam_id}", "delete", (), {}),
         ("/{exam_id}/close", "post", (200,), {}),
         ("/{exam_id}/frames", "post", (), _operation(EXAM_FRAMES, ExamFramesAnswer)),
+        ("/{exam_id}/report/{task}", "post", (), _report_operation()),
     ):
         operation = paths[f"/v1/exams{path}"][method]
         kept = operation["responses"] if method == "delete" else {}
@@ -116,6 +119,13 @@ def _describe_exams(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
         named = [one for one in operation.get("parameters", []) if one["in"] == "path"]
         headers = found.get("parameters", [_request_id(), _deadline()])
         operation |= found | {"parameters": [*named, *headers], "responses": answers}
+
+
+def _report_operation() -> dict[str, Any]:
+    """Say what a structured report is written of: the forms of frames, and a file comes back."""
+    found = _operation(EXAM_FRAMES, ExamFramesAnswer)
+    written = {"description": "The report.", "content": _REPORT}
+    return found | {"responses": {**found["responses"], "200": written}}
 
 
 def _add_schemas(

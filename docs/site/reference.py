@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from endo_clip_client import __main__ as client
+from endo_clip_client import watch
 from pydantic_core import PydanticUndefined
 
 from docs.site.http_api import http
@@ -24,8 +25,8 @@ _COLUMNS = "100"
 
 def commands() -> str:
     """Every command's `--help`, as the programs print it."""
-    # The two parsers are private: nothing but this page looks at a program without running it.
-    programs = [make_parser(), training._parser(), client._parser()]
+    # The parsers are private: nothing but this page looks at a program without running it.
+    programs = [make_parser(), training._parser(), client._parser(), watch._parser()]
     text = (
         "# Commands\n\nWhat `--help` prints, program by program. `python` is that of the "
         "environment that `make serve` (service) or `make train` (training) sets up; `endo-clip` "

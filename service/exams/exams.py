@@ -217,6 +217,14 @@ class Exams:
         """
         return await self._result(engine, await self.find(owner, exam_id))
 
+    async def frames(self, exam: Exam) -> list[KeptFrame]:
+        """Give the frames kept of an exam, in no order.
+
+        Raises:
+            NotFound, StoreUnavailable: as `ExamStore.snapshot`.
+        """
+        return (await self._open_store().snapshot(exam.owner, exam.exam_id))[1]
+
     async def close(
         self, engine: Engine, owner: str, exam_id: str
     ) -> tuple[bytes, dict[str, Any] | None]:

@@ -16,6 +16,7 @@ from service.dialects import Dialect, asked_for, write_exam
 from service.engine import Engine
 from service.errors import InvalidRequest, code_of
 from service.exams.exams import Exams, Taken
+from service.exams.reports import check_report, write_report
 from service.forms import EXAM_FRAMES, read_document, read_request
 from service.frames import unfold
 from service.guard import owner_of, rate_of
@@ -28,6 +29,7 @@ __all__ = ["TASK", "router"]
 
 # As a task's name in figures and log lines.
 TASK = "exam_frames"
+_REPORT = "exam_report"
 _MAX_OPTIONS_BYTES = 16 * 1024
 _CLIENT_GONE_STATUS = 499  # never sent to anyone: the connection is gone
 
@@ -69,20 +71,38 @@ async def add_frames(request: Request, exam_id: str) -> Response:
 
 
 @router.get("/{exam_id}", summary="The result so far, or the final one", response_model=None)
+@router.get("/{exam_id}/report", summary="The same, to be filed", response_model=None)
 async def get_exam(request: Request, exam_id: str) -> Response:
     """Score what there is; once the exam is closed, give its final result."""
     async with _admitted(request) as (engine, _, _):
         dialect = asked_for(request.headers.get("accept", ""))
         if dialect is Dialect.DICOM:
             raise InvalidRequest(
-                "expected Accept application/json or application/fhir+json: an exam keeps no "
-                "images that a structured report could point to"
+                "expected Accept application/json or application/fhir+json: an exam keeps nothing "
+                "of its images; POST their DICOM files to report/{task} for a structured report"
             )
         body = await _exams(request).result(engine, owner_of(request), exam_id)
         if dialect is Dialect.FHIR:
             body = await asyncio.to_thread(write_exam, body)
             return Response(body, media_type=dialect.value, headers={"Vary": "Accept"})
     return _written(request, body)
+
+
+@router.post(
+    "/{exam_id}/report/{task}", summary="A structured report of one task", response_model=None
+)
+async def write_exam_report(request: Request, exam_id: str, task: str) -> Response:
+    """Write a task's final result as DICOM SR, of the exam's DICOM files, sent once more."""
+    note(task=_REPORT)
+    async with _admitted(request) as (engine, incoming, _):
+        exam = await _exams(request).find(owner_of(request), exam_id)
+        check_report(exam, task)
+        sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
+        sent = await unfold(sent, engine.form_limits, engine.image_limits)
+        rate_of(request).charge(1)
+        work = write_report(_exams(request), engine, exam, task, sent)
+        body = await while_connected(request, work)
+    return Response(body, media_type=Dialect.DICOM.value)
 
 
 @router.post("/{exam_id}/close", summary="Make the result final", response_model=None)

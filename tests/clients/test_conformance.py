@@ -108,6 +108,37 @@ def test_javascript_sample_gets_through_busy_and_dropped(up: Running, tmp_path: 
     assert "all_frames_rejected" in done.stderr
 
 
+def test_csharp_sample_is_compiled_and_gets_through_busy_and_dropped(
+    up: Running, tmp_path: Path
+) -> None:
+    compiler, mono = shutil.which("mcs"), shutil.which("mono")
+    if compiler is None or mono is None:
+        pytest.skip("Mono is not installed (Debian: mono-mcs, libmono-system-net-http4.0-cil)")
+    program = tmp_path / "EndoClip.exe"
+    parts = ["-r:System.Net.Http.dll", "-r:System.Runtime.Serialization.dll", f"-out:{program}"]
+    source = ROOT / "clients" / "csharp" / "EndoClip.cs"
+    subprocess.run([compiler, "-warnaserror", *parts, str(source)], check=True, timeout=120)
+    (tmp_path / "red.png").write_bytes(image(RED))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+
+    def run(url: str, *names: str) -> subprocess.CompletedProcess[str]:
+        command = [mono, str(program), url, *(str(tmp_path / name) for name in names)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    with faulty(up.port, "429", "503", "drop", "ok") as url:
+        done = run(url, "red.png", "bad.png")
+    assert done.returncode == 0, done.stderr
+    first, red, bad, use = done.stdout.splitlines()
+    assert first.startswith("positive ")
+    assert "sha256:" in first
+    assert red.startswith("frame 0: scored positive")
+    assert bad.startswith("frame 1: rejected")
+    assert use
+    done = run(f"http://127.0.0.1:{up.port}", "bad.png")
+    assert done.returncode == 1
+    assert "all_frames_rejected" in done.stderr
+
+
 def test_kit_needs_httpx_alone() -> None:
     from tests.test_architecture import imported
 

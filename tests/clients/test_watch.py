@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +208,56 @@ def test_without_a_screen_the_file_is_advised(
     monkeypatch.delenv("DISPLAY", raising=False)
     assert watch(up, str(video)) == 2
     assert "--out FILE.mp4" in capsys.readouterr().err
+
+
+@pytest.fixture
+def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A screen without a monitor."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        pytest.skip("Xvfb is not installed (Debian: xvfb)")
+    reader, writer = os.pipe()
+    command = [program, "-displayfd", str(writer), "-screen", "0", "160x120x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        number = told.readline().strip()
+    monkeypatch.setenv("DISPLAY", f":{number}")
+    yield f":{number}"
+    server.terminate()
+    server.wait(20)
+
+
+def test_results_are_shown_in_a_window(
+    up: Running, video: Path, display: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Image.Image] = []
+
+    def look() -> None:
+        while not has_ended.wait(0.2):
+            grabbed = av.open(display, format="x11grab", options={"video_size": "160x120"})
+            with grabbed:
+                seen.append(next(grabbed.decode(video=0)).to_image())
+
+    has_ended = threading.Event()
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        # The window is larger than the screen, so its pictures are made smaller.
+        assert watch(up, str(video), "--task", "polyp_detection") == 0
+    finally:
+        has_ended.set()
+        looking.join()
+    assert "glass to result" in capsys.readouterr().out
+
+    def shows(colour: Colour) -> bool:
+        return any(
+            (np.abs(np.asarray(one, np.int32) - colour).sum(axis=2) < 60).mean() > 0.2
+            for one in seen
+        )
+
+    assert shows(RED)
+    assert shows(PINK)
 
 
 def test_the_first_interrupt_ends_it_with_its_summary(up: Running, tmp_path: Path) -> None:

@@ -235,7 +235,9 @@ def test_exam_gives_its_final_result_as_a_bundle(serve: Serve, tmp_path: Path) -
             f"{label}: {decision}" for label, decision in told.items()
         ]
         refused = up.client.get("/v1/exams/e", headers=SR)
-        assert "keeps no images" in problem_of(refused, 422, "invalid_request")["detail"]
+        assert (
+            "keeps nothing of its images" in problem_of(refused, 422, "invalid_request")["detail"]
+        )
 
 
 def test_bundle_guard_can_fail(client: httpx.Client) -> None:

@@ -244,6 +244,8 @@ def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> N
         "/v1/exams/{exam_id}",
         "/v1/exams/{exam_id}/frames",
         "/v1/exams/{exam_id}/close",
+        "/v1/exams/{exam_id}/report",
+        "/v1/exams/{exam_id}/report/{task}",
         "/v1/models",
         "/v1/models/{name}",
         "/v1/devices",
@@ -267,6 +269,11 @@ def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> N
     frames = document["paths"]["/v1/exams/{exam_id}/frames"]["post"]
     assert {"multipart/form-data", "image/png"} <= set(frames["requestBody"]["content"])
     assert "409" in frames["responses"]
+    report = document["paths"]["/v1/exams/{exam_id}/report/{task}"]["post"]
+    assert set(report["responses"]["200"]["content"]) == {"application/dicom"}
+    assert [one["name"] for one in report["parameters"] if one["in"] == "path"] == [
+        *("exam_id", "task")
+    ]
     assert "Retry-After" in document["paths"]["/readyz"]["get"]["responses"]["503"]["headers"]
     assert not any("head" in operations for operations in document["paths"].values())
 

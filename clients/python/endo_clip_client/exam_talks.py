@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from endo_clip_client.conversations import Conversations, Talk, accepted, file_of, read_answer
+from endo_clip_client.conversations import Conversations, Talk, Work, accepted, file_of, read_answer
 from endo_clip_client.errors import NotFound
 from endo_clip_client.exam_results import ExamResult, Taken
-from endo_clip_client.sending import Call, FrameLike, frames_call
+from endo_clip_client.sending import Call, FrameIn, FrameLike, frames_call, read_frames
 
 __all__ = ["ExamOptions", "ExamTalks"]
 
@@ -86,15 +86,30 @@ class ExamTalks:
         except NotFound:
             return  # or an attempt removed it whose answer was lost
 
-    def report(self, dialect: str = "dicom") -> Talk[bytes]:
-        """Give the result as a file: `dicom` (structured report), `fhir` (bundle) or `json`.
+    def report(
+        self, dialect: str = "fhir", *, task: str | None = None, files: Sequence[FrameLike] = ()
+    ) -> Talk[bytes]:
+        """Give the result as a file: `fhir` (bundle), `json` or `dicom` (structured report).
+
+        Args:
+            dialect: which.
+            task: of a structured report, which is of one task.
+            files: of a structured report: the exam's DICOM files once more, in any order. The
+                service keeps nothing of them, and the report points to them.
 
         Raises:
-            InvalidRequest: no structured report: frames were no DICOM of one study.
+            InvalidRequest: 409, a structured report is of a closed exam; 422, a file is missing.
         """
         accept = accepted(dialect)
-        response = yield from self._talks.ask(Call.get(f"{self.path}/report", accept))
-        return file_of(response, accept)
+        if dialect != "dicom":
+            call = Call.get(f"{self.path}/report", accept)
+        elif task and files:
+            read: list[FrameIn] = yield Work(lambda: read_frames(files))
+            numbered = [FrameIn(frame.data) for frame in read]
+            call = frames_call(f"{self.path}/report/{task}", numbered, {}, accept=accept)
+        else:
+            raise ValueError("dicom: expected the task and the exam's DICOM files")
+        return file_of((yield from self._talks.ask(call)), accept)
 
     def _result(self, call: Call) -> Talk[ExamResult]:
         return read_answer((yield from self._talks.ask(call)), ExamResult.read)
