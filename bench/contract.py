@@ -29,7 +29,9 @@ def check(schema: str, examples: int, *options: str) -> "subprocess.CompletedPro
     command = [str(Path(sys.executable).with_name("schemathesis"))]
     command += ["--config-file", str(Path(__file__).resolve().with_suffix(".toml")), "run", schema]
     command += ["--max-examples", str(max(examples, 1)), "--seed", "1", "--no-color"]
-    command += ["--generation-database", "none", "--workers", "2", *options]
+    # The first text loads the text tower, which takes long where others want the cores.
+    command += ["--generation-database", "none", "--workers", "2", "--request-timeout", "120"]
+    command += options
     if not examples:
         command += ["--phases", "examples,coverage"]
     # It keeps notes in the folder it runs in.

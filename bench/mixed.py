@@ -75,7 +75,17 @@ class Mixed:
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """What became of the requests.
+
+    Attributes:
+        requests: that were sent.
+        frames: in them.
+        large: of these, of 1280 x 1024.
+        left: callers who did not wait.
+        statuses: HTTP status → requests.
+        wrong: what was wrong with answers, in words.
+        broken: ids of requests whose connection ended without an answer.
+    """
 
     requests: int = 0
     frames: int = 0
@@ -83,6 +93,7 @@ class Tally:
     left: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         share = self.large / max(self.frames, 1)
@@ -275,7 +286,10 @@ async def send(client: httpx.AsyncClient, request: Mixed, tally: Tally) -> None:
         tally.left += 1
         return
     except httpx.HTTPError as error:
-        tally.wrong.append(f"{request.path}: {type(error).__name__}")
+        # The library's own name says little: reset, closed by either side, or too late.
+        cause = type(error.__cause__ or error).__name__
+        tally.wrong.append(f"{request.path}: {type(error).__name__} ({cause})")
+        tally.broken.append(request.headers["X-Request-ID"])
         return
     tally.statuses[answer.status_code] += 1
     tally.wrong += [f"{request.headers['X-Request-ID']} {one}" for one in faults(request, answer)]

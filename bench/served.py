@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,11 @@ class Served:
         """Give the log lines that tell of an error of the service's own."""
         lines = self._log.read_text("utf-8").splitlines()
         return [line for line in lines if '"level": "error"' in line or "Traceback" in line]
+
+    def told_of(self, request_ids: Sequence[str]) -> list[str]:
+        """Give the log lines about some requests."""
+        lines = self._log.read_text("utf-8").splitlines() if request_ids else []
+        return [line for line in lines if any(f'"{one}"' in line for one in request_ids)]
 
     def figures(self) -> dict[str, float]:
         """Give the service's own figures, as /metrics writes them."""

@@ -7,7 +7,8 @@ Then requests are due at a constant rate, come what may. Memory, file descriptor
 latency are looked at every few seconds; at the end the service is told to stop while requests are
 under way, none of which may be lost. Prints one table, draws one picture, and ends with 1 when a
 target is missed: a wrong answer, a 5xx without a reason, memory that grows by 2 % after warm-up,
-descriptors or threads that pile up, a request lost in the stop. Latency is shown by thirds and no
+threads that pile up, descriptors that stay open when the callers have left, a request lost in the
+stop. Latency is shown by thirds and no
 target: it is the machine's as much as the service's.
 """
 
@@ -46,6 +47,7 @@ class Soak:
         latencies: (due at, seconds from due to answered), in the order of the answers.
         tally: of the requests.
         late: requests that were due when too many were under way already.
+        at_rest: descriptors before the first request, and when the last caller had left.
     """
 
     rate: float = 0.0
@@ -54,6 +56,7 @@ class Soak:
     latencies: list[tuple[float, float]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     late: int = 0
+    at_rest: tuple[int, int] = (0, 0)
 
     @property
     def warm(self) -> list[State]:
@@ -75,18 +78,23 @@ class Soak:
         third = np.array_split(np.array(ranked), 3)[part]
         return float(np.quantile(third, 0.99)) if len(third) else 0.0
 
+    @property
+    def unexplained(self) -> dict[int, int]:
+        """Statuses of 500 and more, but 504: that a hurried request asks for, and is looked at."""
+        return {one: n for one, n in self.tally.statuses.items() if one >= 500 and one != 504}
+
     def missed(self) -> list[str]:
         """Give the targets that were missed."""
         first, last = self.warm[0], self.warm[-1]
-        server_errors = {status: n for status, n in self.tally.statuses.items() if status >= 500}
         found = self.tally.wrong[:20]
-        # 504 is what a hurried request asks for, and then `wrong` has looked at it.
-        if unexplained := {status: n for status, n in server_errors.items() if status != 504}:
-            found.append(f"unexplained {unexplained}")
+        if self.unexplained:
+            found.append(f"unexplained {self.unexplained}")
         if self.growth >= _MOST_GROWTH:
             found.append(f"memory grew by {self.growth:.1%} after warm-up")
-        if last.descriptors > first.descriptors + _AT_ONCE:
-            found.append(f"file descriptors rose from {first.descriptors} to {last.descriptors}")
+        if self.at_rest[1] > self.at_rest[0]:
+            found.append(
+                f"file descriptors at rest rose from {self.at_rest[0]} to {self.at_rest[1]}"
+            )
         if last.threads > first.threads:
             found.append(f"threads rose from {first.threads} to {last.threads}")
         return found
@@ -99,10 +107,14 @@ class Soak:
             "requests/s": f"{self.rate:.1f} ({_LOAD:.0%} of what was measured first)",
             "requests": str(self.tally),
             "sent late": f"{self.late}",
+            "wrong answers": f"{len(self.tally.wrong)}",
+            "unexplained 5xx": f"{sum(self.unexplained.values())}",
             "memory, MiB": f"{first.rss_mib:.0f} to {last.rss_mib:.0f}, slope {self.growth:+.2%}",
-            "file descriptors": f"{first.descriptors} to {last.descriptors}",
+            "file descriptors": f"{first.descriptors} to {last.descriptors}, one for each caller; "
+            f"at rest {self.at_rest[0]} before and {self.at_rest[1]} after",
             "threads": f"{first.threads} to {last.threads}",
-            "p99 by thirds, s": ", ".join(f"{self.p99(part):.2f}" for part in range(3)),
+            "p99 by thirds, s": ", ".join(f"{self.p99(part):.2f}" for part in range(3))
+            + f", drift {self.p99(2) / max(self.p99(0), 1e-9) - 1:+.0%}",
         }
         return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
 
@@ -117,6 +129,7 @@ async def soak(up: Served, mix: Mix, rate: float, seconds: float) -> Soak:
         seconds: for how long.
     """
     seen, start = Soak(rate=rate), time.monotonic()
+    before = await at_rest(up)
     limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
     async with httpx.AsyncClient(base_url=up.url, timeout=300, limits=limits) as client:
         under_way: set[asyncio.Task[None]] = set()
@@ -142,7 +155,17 @@ async def soak(up: Served, mix: Mix, rate: float, seconds: float) -> Soak:
         await asyncio.gather(*under_way)
         looking.cancel()
     seen.seconds = time.monotonic() - start
+    seen.at_rest = before, await at_rest(up)
     return seen
+
+
+async def at_rest(up: Served) -> int:
+    """Give the descriptors that stay open without a caller: the least of some seconds."""
+    looks = []
+    for _ in range(20):
+        looks.append(up.state().descriptors)
+        await asyncio.sleep(0.2)
+    return min(looks)
 
 
 async def drain(up: Served, mix: Mix) -> list[str]:
@@ -207,7 +230,9 @@ def main() -> int:
     with mixed_service(max_queue_s=120) as up:
         rate = args.rate or _LOAD * capacity(up, mix, args.requests)
         seen = asyncio.run(soak(up, mix, rate, 60 * args.minutes))
-        faults = seen.missed() + asyncio.run(drain(up, mix)) + up.failures()[:20]
+        # What the service says of requests that got no answer.
+        faults = seen.missed() + up.told_of(seen.tally.broken[:20])
+        faults += asyncio.run(drain(up, mix)) + up.failures()[:20]
     draw(seen, args.plot)
     sys.stdout.write("\n".join([seen.table(), "", *faults, "" if faults else "all targets met\n"]))
     return 1 if faults else 0

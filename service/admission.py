@@ -3,9 +3,9 @@
 What is counted is what work costs: frames (a text or a prompt counts as one), bytes of bodies held
 in memory and pixels to be decoded, never requests. Beyond a bound, or behind a queue that would
 take longer than the stated time, the answer is `overloaded` at once, with the seconds after which,
-at the measured rate, there is room again. Of those that are refused one after another each is told
-a later time, by what the ones before it will take: told the same, they would all come back at once,
-for the room of one.
+at the measured rate, there is room again (`service.appointments`). While somebody who was told so
+is expected, half of each bound is kept for those who come when they were told: all others are let
+in while the other half is not yet full, so nothing stands idle for somebody who never comes.
 
 A client that already has work here may hold as much as it leaves free, and one that has none may
 take all that is free: so n clients that flood hold 1/(n + 1) of a bound each, and whoever comes
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+from service.appointments import LONGEST_WAIT_S, Appointments, Caller
 from service.errors import Overloaded, PayloadTooLarge
 from service.turns import Turn, Turns
 
@@ -30,11 +31,11 @@ _PIXELS_PER_WORK = 2_000_000
 _MEMORY_S = 10.0
 _LEAST_MEASURED_S = 1.0
 _PACE_UNMEASURED_S = 0.02
-_LONGEST_RETRY_S = 60
-# Those who never come back, or come when they like, must not put the others off for ever.
-_LONGEST_BOOKED_S = 30.0
+# Of a bound or of the stated time: what those who were not told to come may fill while others were.
+_OPEN_SHARE = 0.5
 # Of a body that is still to come: a frame of 1280 x 1024 pixels has 80 kB and 1.7 units of work.
 _BYTES_PER_WORK = 50_000
+_BOUNDED = ("frames", "bytes", "pixels")
 _WORK = "work"
 _COMING = "work to come, by the declared length of bodies"
 
@@ -111,7 +112,9 @@ class Admission:
         self._turns = turns
         self._clock = clock
         self._rate = ServiceRate(clock)
-        self._booked: dict[str, float] = {}  # client → when its refused requests will be done
+        # Of those for whom all had too much here, and for whom their own client had, by client.
+        self._line = Appointments(clock)
+        self._lines: dict[str, Appointments] = {}
         self._total: dict[str, float] = defaultdict(float)
         self._clients: dict[str, dict[str, float]] = {}
         self._permits: set[Permit] = set()
@@ -130,13 +133,16 @@ class Admission:
                 permit.bound.reschedule(now)
 
     @contextmanager
-    def enter(self, client: str, declared_bytes: int = 0) -> Iterator["Permit"]:
+    def enter(
+        self, client: str, declared_bytes: int = 0, *, comes_back: bool = True
+    ) -> Iterator["Permit"]:
         """Let a request in, with nothing yet counted for it.
 
         Args:
             client: who asks: the API key's name if there is one, else the peer's address.
             declared_bytes: of its body, as far as it says; so much must be free, but only what
                 comes in is counted.
+            comes_back: whether it will be sent again when it is refused; else no room is kept.
 
         Yields:
             The request's permit; leaving the context gives everything back.
@@ -145,10 +151,13 @@ class Admission:
             Overloaded: there would be no room even for one frame.
             PayloadTooLarge: the body alone is over the bound.
         """
-        permit = Permit(self, client, declared_bytes // _BYTES_PER_WORK + 1)
+        caller = (client, declared_bytes) if comes_back else None
+        permit = Permit(self, client, declared_bytes // _BYTES_PER_WORK + 1, caller)
+        permit.is_expected = caller is not None and self._keep(caller)
         self._check(permit, "bytes", declared_bytes)
         self._check(permit, "frames", 1)
         self._check_wait(permit)
+        self._check_kept(permit)
         self._permits.add(permit)
         # A burst must not pass because none of it has been read yet.
         self._take(permit, {_COMING: permit.work})
@@ -160,23 +169,38 @@ class Admission:
 
     def pending(self) -> Mapping[str, int]:
         """Give what is held now: `frames`, `bytes`, `pixels`."""
-        return {kind: int(self._total[kind]) for kind in ("frames", "bytes", "pixels")}
+        return {kind: int(self._total[kind]) for kind in _BOUNDED}
 
     def wait_s(self) -> float:
         """Estimate how long the admitted work will take; 0 before the rate is known."""
         rate = self._rate.per_second
         return self._total[_WORK] / rate if rate else 0.0
 
-    def _check_wait(self, permit: "Permit") -> None:
+    def _check_kept(self, permit: "Permit") -> None:
+        """Refuse one that was not told to come what is kept for those who were."""
+        if permit.is_expected:
+            return
+        of_client = self._lines.get(permit.client)
+        for kind in _BOUNDED:
+            bound, total = getattr(self._bounds, kind), self._total[kind]
+            if total > _OPEN_SHARE * bound and self._line:
+                raise self._refusal(permit, 0.0, of_client=False)
+            held = self._clients.get(permit.client, {}).get(kind, 0.0)
+            if held > _OPEN_SHARE * (bound - total + held) / 2 and of_client:
+                raise self._refusal(permit, 0.0, of_client=True)
+        if of_client:
+            self._check_wait(permit, _OPEN_SHARE)
+
+    def _check_wait(self, permit: "Permit", share: float = 1.0) -> None:
         rate = self._rate.per_second
         ahead = self._ahead_of(permit)
         if not rate or not ahead:
             return
         # Clients take turns: until one's work is done, each other gets as much done at most.
         turns = sum(min(ahead, held[_WORK] + held[_COMING]) for held in self._clients.values())
-        wait_s = turns / rate
-        if wait_s > self._bounds.queue_s:
-            raise self._refusal(permit, wait_s - self._bounds.queue_s)
+        late_s = turns / rate - share * self._bounds.queue_s
+        if late_s > 0:
+            raise self._refusal(permit, late_s if share == 1 else 0.0, of_client=True)
 
     def _ahead_of(self, permit: "Permit") -> float:
         """Give the work of a client's other requests."""
@@ -190,25 +214,36 @@ class Admission:
         total = self._total[kind]
         room = bound - total - amount
         excess = -room
+        of_client = False
         held = self._clients.get(permit.client, {}).get(kind, 0)
         if held > permit.held[kind]:  # by other requests of the client
+            of_client = room >= 0
             excess = max(excess, (held + amount - room) / 2)
         if excess > 0:
-            raise self._refusal(permit, self.wait_s() * excess / max(total, excess))
+            room_s = self.wait_s() * excess / max(total, excess)
+            raise self._refusal(permit, room_s, of_client=of_client)
 
-    def _refusal(self, permit: "Permit", room_s: float) -> Overloaded:
-        """Tell a client to come back when there is room, and those refused before have had theirs.
+    def _keep(self, caller: Caller) -> bool:
+        """Say whether a caller comes when it was told to, whatever for it was refused."""
+        of_client = self._lines.get(caller[0])
+        return (of_client is not None and of_client.keep(caller)) or self._line.keep(caller)
 
-        Clients take turns, so a client's requests wait for its own, and for its share of the rate.
+    def _refusal(self, permit: "Permit", room_s: float, *, of_client: bool) -> Overloaded:
+        """Tell a request when to come back.
+
+        Clients take turns, so those of which one has too much here wait for its share of the rate.
         """
-        client, now, rate = permit.client, self._clock(), self._rate.per_second
-        self._booked = {one: until for one, until in self._booked.items() if until > now}
-        at = max(now + room_s, self._booked.get(client, now))
-        if rate:
-            sharing = len(self._clients.keys() | self._booked.keys() | {client})
-            done = at + permit.work * sharing / rate
-            self._booked[client] = min(done, now + max(room_s, _LONGEST_BOOKED_S))
-        return Overloaded(_retry_s(at - now))
+        rate = self._rate.per_second
+        if permit.caller is None or not rate:
+            return Overloaded(min(max(math.ceil(room_s), 1), LONGEST_WAIT_S))
+        line, sharing = self._line, 1
+        if of_client:
+            self._lines = {one: line for one, line in self._lines.items() if line}
+            line = self._lines.setdefault(permit.client, Appointments(self._clock))
+            sharing = len(self._clients.keys() | self._lines.keys())
+        takes_s = permit.work * sharing / rate
+        again = permit.is_expected
+        return Overloaded(line.tell(permit.caller, room_s=room_s, takes_s=takes_s, again=again))
 
     def _take(self, permit: "Permit", amounts: Mapping[str, float]) -> None:
         of_client = self._clients.setdefault(permit.client, defaultdict(float))
@@ -234,24 +269,26 @@ class Admission:
         return work / rate if rate else _PACE_UNMEASURED_S
 
 
-def _retry_s(seconds: float) -> int:
-    return min(max(math.ceil(seconds), 1), _LONGEST_RETRY_S)
-
-
 class Permit:
     """What one request holds; made by `Admission.enter`.
 
     Attributes:
         client: whose request it is.
         work: that it is; by the declared length of its body until that has been read.
+        caller: what it is known again by, when it is refused and comes back; None if it does not.
+        is_expected: whether it was told to come now.
         held: what it holds now, by kind.
         bound: the time by which it must be done, while it is under way.
         given_up: whether `bound` was brought forward because the service ends.
     """
 
-    def __init__(self, admission: Admission, client: str, work: float) -> None:
+    def __init__(
+        self, admission: Admission, client: str, work: float, caller: Caller | None
+    ) -> None:
         self.client = client
         self.work = work
+        self.caller = caller
+        self.is_expected = False
         self.held: dict[str, float] = defaultdict(float)
         self.bound: asyncio.Timeout | None = None
         self.given_up = False
@@ -310,7 +347,8 @@ class Permit:
         except TimeoutError:
             if not waiting.expired():
                 raise
-            raise self._admission._refusal(self, self._admission.wait_s()) from None
+            room_s = self._admission.wait_s()
+            raise self._admission._refusal(self, room_s, of_client=False) from None
 
     @asynccontextmanager
     async def turn(self, frames: int = 1) -> AsyncIterator[Turn]:

@@ -34,8 +34,10 @@ __all__ = [
 ]
 
 PROBLEM_TYPE = "application/problem+json"
-# How long a client that still sends is given to see the answer before the close.
-LINGER_S = 1.0
+# How long a client that still sends is given to see the answer before the close, from its last
+# bytes on and in all: a busy one may not get to its socket for a second or two.
+LINGER_S = 5.0
+_LONGEST_LINGER_S = 30.0
 # And how much of what it sends is read for that: an ordinary exam, so that a client which looks up
 # only when all is sent sees why it was refused; what a fast network brings in a second is 1 GiB.
 LINGER_BYTES = 16 * 1024 * 1024
@@ -186,14 +188,16 @@ class _Exchange:
         # One that asked for 100-continue may send all the same; with the answer begun, reading on
         # no longer asks it to.
         left = LINGER_BYTES
+        clock = asyncio.get_running_loop().time
+        end = clock() + _LONGEST_LINGER_S
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while not self._body_ended:
+            while not self._body_ended:
+                async with asyncio.timeout_at(min(clock() + LINGER_S, end)):
                     if left < 0:  # nothing is read while nobody receives
                         await asyncio.sleep(LINGER_S)
                     message = await self._receive()
-                    left -= len(message.get("body", b""))
-                    self._body_ended = not message.get("more_body", False)
+                left -= len(message.get("body", b""))
+                self._body_ended = not message.get("more_body", False)
 
     def _tell(self) -> None:
         record, scope = self._record, self._scope

@@ -11,6 +11,7 @@ and a supervisor starts another process in a second, where one that is up and ne
 waits for a person.
 """
 
+import asyncio
 import logging
 import time
 from types import FrameType
@@ -18,6 +19,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from model_store.encoder import trim_memory
 from service.admission import Admission
 from service.logs import Event
 from service.models import Models
@@ -29,6 +31,8 @@ __all__ = ["Server"]
 _LAST_WORDS_S = 2.0
 # A machine that was asleep wakes with its time run out; its worker is then given time to move.
 _SECOND_LOOK_S = 5.0
+# Quiet for so long, the service gives back what a time of much load has left with the allocator.
+_QUIET_S = 5.0
 _logger = logging.getLogger(__name__)
 
 
@@ -46,6 +50,7 @@ class Server(uvicorn.Server):
         self._settings: Settings = app.state.settings
         self._asked: float | None = None
         self._suspected: tuple[float, float | None] | None = None
+        self._busy: float | None = None
         self.lost = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -64,6 +69,7 @@ class Server(uvicorn.Server):
             self._end(time.monotonic() - self._asked)
         else:
             self._look()
+            self._tidy()
         return await super().on_tick(counter)
 
     def _look(self) -> None:
@@ -80,6 +86,14 @@ class Server(uvicorn.Server):
             self.lost, self._asked = True, now - self._settings.grace_s  # nothing can be finished
             _logger.critical(Event("lost", reason=lost.value))
             self._models.refuse()
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        if not self._admission.idle:
+            self._busy = now
+        elif self._busy is not None and now - self._busy >= _QUIET_S:
+            self._busy = None
+            asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
     def _end(self, since_s: float) -> None:
         left_s = self._settings.grace_s - since_s

@@ -223,7 +223,9 @@ class _Room:
         request = RequestIn((PatientIn("0", None, (frame,)),))
         rate = rate_of(self._socket)
         rate.check()
-        with engine.used(), admission.enter(client_of(self._socket)) as permit:
+        # One that is refused is dropped; a newer one is on its way.
+        entered = admission.enter(client_of(self._socket), comes_back=False)
+        with engine.used(), entered as permit:
             permit.add_bytes(len(arrived.data))
             try:
                 taken: Taken = await state.exams.take(

@@ -23,7 +23,9 @@ def seen(**more: float) -> Soak:
         )
         for at in range(100)
     ]
-    return Soak(states=states, latencies=[(float(at), 0.1) for at in range(100)])
+    rest = 12, 12 + int(more.get("descriptors", 0))
+    latencies = [(float(at), 0.1) for at in range(100)]
+    return Soak(states=states, latencies=latencies, at_rest=rest)
 
 
 def test_quiet_hour_misses_nothing() -> None:
@@ -32,7 +34,7 @@ def test_quiet_hour_misses_nothing() -> None:
     assert seen().p99(2) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("what", "gain"), [("rss_mib", 9.0), ("descriptors", 200), ("threads", 3)])
+@pytest.mark.parametrize(("what", "gain"), [("rss_mib", 9.0), ("descriptors", 1), ("threads", 3)])
 def test_what_piles_up_is_found_out(what: str, gain: float) -> None:
     assert len(seen(**{what: gain}).missed()) == 1
 
@@ -51,5 +53,7 @@ def test_requests_at_a_rate_and_a_stop_in_the_middle_lose_nothing(reference: Ref
         assert soaked.tally.requests == 40
         assert soaked.tally.wrong == []
         assert len(soaked.states) > 3
+        assert soaked.at_rest[1] <= soaked.at_rest[0]
+        assert "| wrong answers | 0 |" in soaked.table()
         assert asyncio.run(drain(up, mix)) == []
         assert up.failures() == []
