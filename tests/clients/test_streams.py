@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from endo_clip_client import (
@@ -53,7 +54,7 @@ class Cable:
     """A TCP port before a server that can be cut, for as long as is wanted."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.whole = True
@@ -83,7 +84,11 @@ class Cable:
                 client.close()
                 continue
             self.connections += 1
-            server = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
             self._open += [client, server]
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
@@ -184,6 +189,28 @@ def test_a_broken_line_is_taken_up_again(up: Running) -> None:
         until(lambda: exam.result().revision == 2)
     cable.close()
     assert cable.connections >= 2
+
+
+def test_a_service_that_is_started_anew_is_found_again(serve: Serve, tmp_path: Path) -> None:
+    store = str(tmp_path / "anew.sqlite3")
+    with serve(exam_store=store) as first:
+        cable = Cable(first.port)
+        client = Client(f"http://127.0.0.1:{cable.port}")
+        exam = client.exam(tasks=["polyp_detection"])
+        exam.open()
+        stream = exam.stream(keep_every_ms=0).__enter__()
+        messages = iter(stream)
+        stream.send(image(RED), BEGAN)
+        assert next(one for one in messages if isinstance(one, Kept)).revision == 1
+    with serve(exam_store=store) as second:
+        cable.target = second.port
+        stream.send(image(PINK), BEGAN + timedelta(seconds=1))
+        result = next(one for one in messages if isinstance(one, Result))
+        assert result.captured_at == BEGAN + timedelta(seconds=1)
+        assert stream.counts.reconnects > 0
+        stream.__exit__()
+        client.close()
+        cable.close()
 
 
 def test_a_line_that_stays_broken_is_given_up(up: Running) -> None:

@@ -61,10 +61,11 @@ class AsyncStream:
     ...     async for message in stream:
     ...         ...  # Opened, Result, Kept, Dropped, Full
 
-    `send` never waits: of frames that the line has no room for the newest stays. A connection that
-    broke is opened again, and what was not answered yet of the newest frame is sent again: the
-    service knows it as the same frame. Iterating ends after `finish`; it raises what the service
-    refuses, and `Unreachable` when the line stays broken.
+    Nothing is connected before it is iterated. `send` never waits: of frames that the line has no
+    room for the newest stays. A connection that broke is opened again, and the newest frame, if it
+    was not answered yet, is sent again: the service knows it as the same frame. Iterating ends
+    after `finish`; it raises what the service refuses, and `Unreachable` when the line stays
+    broken.
     """
 
     def __init__(self, line: Line, path: str, keep_every_ms: int, reconnect_s: float) -> None:
