@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -200,6 +201,25 @@ def test_make_takes_its_settings_from_the_command_line_and_not_from_the_shell():
 def test_documents_hold_no_machine_paths():
     machine = re.compile(r"(?<![\w./])/(?:home|root|tmp|work|Users)/")
     assert [d.name for d in DOCUMENTS if d.exists() and machine.search(d.read_text("utf-8"))] == []
+
+
+def uneven_tables(text: str) -> list[str]:
+    """Heads of tables whose rule has another number of cells: no reader shows these as tables."""
+    lines = [re.sub(r"\\\|", "", line) for line in text.splitlines()]
+    return [
+        head
+        for head, rule in pairwise(lines)
+        if re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", rule) and head.count("|") != rule.count("|")
+    ]
+
+
+def test_tables_have_a_rule_as_wide_as_their_head():
+    found = {str(d): uneven_tables(d.read_text(encoding="utf-8")) for d in DOCUMENTS if d.exists()}
+    assert {document: heads for document, heads in found.items() if heads} == {}
+
+
+def test_table_guard_can_fail():
+    assert uneven_tables("| a | b |\n|---|\n| 1 | 2 |\n\n| a \\| c |\n|---|\n") == ["| a | b |"]
 
 
 # ---- commands ------------------------------------------------------------------------------------

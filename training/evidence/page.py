@@ -54,8 +54,7 @@ def _normals(found: Mapping[str, Any]) -> Iterator[str]:
         " with the lesion, `covered` the whole frame with its lesions covered by mucosa beside the"
         " frame with as many patches elsewhere. Polyp detection.\n"
     )
-    yield _row("frames", "source", "n+ / n- (groups)", "AUROC", *_of_points("spec."), "sens.")
-    yield _rule(7)
+    yield _head("frames", "source", "n+ / n- (groups)", "AUROC", *_of_points("spec."), "sens.")
     for treatment, sources in found["same_source"].items():
         for source, f in sources.items():
             sensitivity = [_short(f["with_polyp"]["positive"][p]) for p in POINTS]
@@ -73,10 +72,9 @@ def _normals(found: Mapping[str, Any]) -> Iterator[str]:
         "Whole normal frames of the sources kept for tests (never trained, calibrated or"
         " thresholded on; few, labels partly by eye, the clip's watermark cut off):\n"
     )
-    yield _row(
+    yield _head(
         "source", "frames (groups)", "set aside", *_of_points("spec."), "spec. malignancy, balanced"
     )
-    yield _rule(7)
     for source, f in cross["normal"].items():
         told, other = f["polyp_detection"], f["malignancy"]
         yield _row(
@@ -107,7 +105,7 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
         " without a fold and with four to six). Share called positive at the balanced point; real"
         " disturbances differ from drawn ones.\n"
     )
-    yield _row(
+    yield _head(
         "drawn",
         "without a polyp: before",
         "after",
@@ -116,7 +114,6 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
         "after",
         "change",
     )
-    yield _rule(7)
     for name, sides in found["disturbed"].items():
         cells: list[str] = []
         for side in ("without", "with_polyp"):
@@ -129,8 +126,7 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
         yield _row(name, *cells)
     if found["labelled"]:
         yield "\nFrames that the data itself labels so (sources kept for tests, a handful):\n"
-        yield _row("labelled", "frames (groups)", "set aside by the gate", *_of_points("positive"))
-        yield _rule(6)
+        yield _head("labelled", "frames (groups)", "set aside by the gate", *_of_points("positive"))
         for name, f in found["labelled"].items():
             yield _row(
                 name,
@@ -139,8 +135,7 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
                 *(_share(f["positive"][p]) for p in POINTS),
             )
     yield "\nRare and easily missed lesions: windows of the part, balanced point.\n"
-    yield _row("lesions", "windows (groups)", "found", "all other lesions", "AUROC against normal")
-    yield _rule(5)
+    yield _head("lesions", "windows (groups)", "found", "all other lesions", "AUROC against normal")
     for name, f in found["rare"].items():
         yield _row(
             name, _counts(f["found"]), _share(f["found"]), _share(f["others"]), _apart(f["apart"])
@@ -150,8 +145,7 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
         "Patients of two to four lesions, positives against benign ones, AUROC of malignancy."
         " Averaging dilutes where `mixed` falls further behind `pure` than by unify.\n"
     )
-    yield _row("positives", "n+ / n-", "unify", "mean", "max", "unify - mean", "unify - max")
-    yield _rule(7)
+    yield _head("positives", "n+ / n-", "unify", "mean", "max", "unify - mean", "unify - max")
     for name, f in found["mixed"].items():
         yield _row(
             name,
@@ -167,8 +161,7 @@ def _signatures(found: Mapping[str, Any]) -> Iterator[str]:
         " positive, and share of patients that rose since the column before.\n"
     )
     counts = list(next(iter(next(iter(found["drift"].values())).values())))
-    yield _row("task", "patients", *(f"{n} frames" for n in counts))
-    yield _rule(2 + len(counts))
+    yield _head("task", "patients", *(f"{n} frames" for n in counts))
     for task, kinds in found["drift"].items():
         for kind, told in kinds.items():
             yield _row(task, kind.replace("_", " "), *map(_drifted, told.values()))
@@ -189,7 +182,7 @@ def _sequences(found: Mapping[str, Any]) -> Iterator[str]:
         " second, as if the stills followed each other so, which they do not. The clip"
         f" ({found['clip_frames']} frames) has one frame a second. Nothing of this is served.\n"
     )
-    yield _row(
+    yield _head(
         "smoothing",
         "AUROC",
         "lead over none",
@@ -198,7 +191,6 @@ def _sequences(found: Mapping[str, Any]) -> Iterator[str]:
         "false alarms: frames, runs, long runs, longest",
         "clip: frames, runs, longest",
     )
-    yield _rule(7)
     for name, f in found["smoothings"].items():
         for point in ("balanced", "sensitivity_first"):
             good, bad, clip = (f[point][key] for key in ("alarms", "false_alarms", "clip"))
@@ -217,8 +209,8 @@ def _row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _rule(columns: int) -> str:
-    return "|---" * columns + "|"
+def _head(*cells: object) -> str:
+    return f"{_row(*cells)}\n{'|---' * len(cells)}|"
 
 
 def _of_points(word: str) -> Sequence[str]:
