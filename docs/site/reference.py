@@ -30,7 +30,7 @@ def commands() -> str:
     text = (
         "# Commands\n\nWhat `--help` prints, program by program. `python` is that of the "
         "environment that `make serve` (service) or `make train` (training) sets up; `endo-clip` "
-        "comes with `pip install ./clients/python`.\n"
+        "and `endo-clip-watch` come with `pip install ./clients/python`.\n"
     )
     with mock.patch.dict(os.environ, COLUMNS=_COLUMNS):
         for program in programs:
