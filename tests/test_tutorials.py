@@ -18,7 +18,8 @@ from tests.tutorials import (
 
 # What a page needs beyond the service's environment: a program, or a package.
 NEEDS = {"integrate": "pydicom", "operate": "prometheus", "train": "presidio_analyzer"}
-MAX_S = 900.0
+# Training takes 160 s of processor time; on a machine that others use, it took 15 minutes.
+MAX_S = 1800.0
 
 alone = pytest.mark.skipif(
     not can_be_alone(), reason="needs network namespaces of one's own (unshare, ip)"
