@@ -76,11 +76,12 @@ def test_formulas_are_set_without_a_script(site: Path):
     assert "$" not in text_of(site, "method.html")
 
 
-@pytest.mark.parametrize("page", ["architecture.html", "integration.html"])
+@pytest.mark.parametrize("page", ["architecture", "integration"])
 def test_diagrams_are_drawn_without_a_script_each_under_its_own_ids(site: Path, page: str):
-    source = (site / page).read_text(encoding="utf-8")
+    document = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    source = (site / f"{page}.html").read_text(encoding="utf-8")
     ids = re.findall(r'<svg id="(diagram-[0-9a-f]{8})"', source)
-    assert len(ids) == len(set(ids)) == 3
+    assert len(ids) == len(set(ids)) == document.count("```mermaid") >= 3
     assert 'class="mermaid"' not in source
 
 
