@@ -110,7 +110,7 @@ def test_report_is_that_of_the_stored_files(orthanc: str, up: Running, tmp_path:
         bundle = json.loads(client.report("polyp-detection", fetched, "fhir"))
         assert bundle["resourceType"] == "Bundle"
         assert direct.decision == "positive"
-        with pytest.raises(ValueError, match="expected one of dicom, fhir"):
+        with pytest.raises(ValueError, match="expected one of json, dicom, fhir"):
             client.report("malignancy", fetched, "hl7")
     out = tmp_path / "report.dcm"
     url = f"http://127.0.0.1:{up.port}"
