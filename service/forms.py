@@ -118,6 +118,7 @@ class RequestIn:
         labels: name of a set, or `{label, prompts}` objects.
         texts: to embed.
         explain: whether heatmaps are wanted.
+        operating_point_at: JSON pointer to where the operating point was named.
     """
 
     patients: tuple[PatientIn, ...]
@@ -125,6 +126,7 @@ class RequestIn:
     labels: str | tuple[Mapping[str, Any], ...] | None = None
     texts: tuple[str, ...] = ()
     explain: bool = False
+    operating_point_at: str = "/operating_point"
 
     @property
     def frames(self) -> int:

@@ -111,7 +111,11 @@ class _Tensors:
             raise InvalidRequest.at("/inputs/0/shape", "expected at least one element")
         options = asked.parameters
         patient = PatientIn(options.patient_id or "0", options.device, frames, "/parameters/device")
-        return RequestIn((patient,), operating_point=options.operating_point)
+        return RequestIn(
+            (patient,),
+            operating_point=options.operating_point,
+            operating_point_at="/parameters/operating_point",
+        )
 
     def check(self, sent: RequestIn) -> None:
         """Refuse nothing: every answer can be written."""

@@ -49,7 +49,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn, permit: Per
     """
     label_set = engine.bundle.label_set(task)
     calibration = engine.calibrations[task]
-    with pointed("/operating_point"):
+    with pointed(request.operating_point_at):
         point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
     classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, point, request.explain)

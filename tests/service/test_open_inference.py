@@ -161,6 +161,12 @@ def test_broken_binary_tensors_are_malformed(
     problem_of(found, 400, "malformed_request")
 
 
+@pytest.mark.parametrize("name", ["device", "operating_point"])
+def test_pointers_lead_into_this_request(client: httpx.Client, name: str) -> None:
+    document = infer(client, parameters={name: "none"}).json()
+    assert document["pointer"] == f"/parameters/{name}"
+
+
 def test_limits_are_those_of_every_request(client: httpx.Client) -> None:
     many = {"shape": [10**9], "data": ["bm8="]}
     problem_of(infer(client, image=many), 413, "payload_too_large")
