@@ -198,7 +198,8 @@ def test_asset_guard_can_fail(text: str, kind: str):
 
 
 def test_links_that_a_reader_may_follow_are_no_assets():
-    assert foreign_assets('<a href="https://e.org">e</a><img src="a.png">', ".html") == []
+    source = '<a href="https://e.org">e</a><link rel="canonical" href="https://e.org/a">'
+    assert foreign_assets(f'{source}<img src="a.png">', ".html") == []
 
 
 # ---- in a browser --------------------------------------------------------------------------------

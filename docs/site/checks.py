@@ -26,6 +26,8 @@ _LOADED = {
     "use": ("href", "xlink:href"),
     "video": ("src", "poster"),
 }
+# What these links name, a reader may go to; the others are loaded.
+_ONLY_NAMED = {"alternate", "canonical", "next", "prev"}
 _IN_CSS = re.compile(r"(?:url\(|@import)\s*['\"]?([^'\")\s;]+)", re.IGNORECASE)
 
 
@@ -40,6 +42,8 @@ class _Assets(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self._in_style = tag == "style"
+        if tag == "link" and given.get("rel") in _ONLY_NAMED:
+            return
         self.found += [given[name] for name in _LOADED.get(tag, ()) if name in given]
         self.found += _IN_CSS.findall(given.get("style", ""))
 

@@ -106,14 +106,15 @@ def kind(schema: Schema) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if schema.get("type") == "array":
-        items = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
+        items: Schema = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
         return f"list of {kind(items)}"
     values = schema.get("additionalProperties")
     if schema.get("type") == "object" and isinstance(values, dict) and values:
         return f"text → {kind(values)}"
     if schema.get("format") == "binary":
         return "file"
-    return {"string": "text", "null": "null"}.get(schema.get("type", ""), schema.get("type", "any"))
+    named: str = schema.get("type", "any")
+    return "text" if named == "string" else named
 
 
 def _anchor(name: str) -> str:

@@ -42,7 +42,7 @@ def draw(source: str, *_: Any, **__: Any) -> str:
 @lru_cache
 def _svg(source: str) -> str:
     try:
-        drawn = mermaidx.render(source, theme="neutral", config=_LOOK).svg()
+        drawn: str = mermaidx.render(source, theme="neutral", config=_LOOK).svg()
     except RuntimeError as error:
         raise PluginError(f"a diagram cannot be drawn: {error}\n{source}") from error
     name = hashlib.sha256(source.encode()).hexdigest()[:8]
