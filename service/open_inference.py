@@ -8,6 +8,7 @@ Tensors are read and written as JSON (bytes as base64) or, by the binary extensi
 What a tensor cannot say stays in `/v1`: several patients, ids, heat maps, the other dialects.
 """
 
+import asyncio
 import math
 import re
 import struct
@@ -101,12 +102,14 @@ class _Tensors:
         async for chunk in request.stream():
             body += chunk
         length = _header_length(request, len(body))
+        # Base64 and copies of megabytes would hold up everybody on the event loop.
+        return await asyncio.to_thread(self._understood, body, length, limits)
+
+    def _understood(self, body: bytearray, length: int, limits: FormLimits) -> RequestIn:
         # The binary part is not searched for JSON, so it is cut off first.
-        rest = bytes(memoryview(body)[length:])
-        del body[length:]
-        asked = jsonio.validate(_Infer, jsonio.parse(body), "request")
+        asked = jsonio.validate(_Infer, jsonio.parse(bytes(body[:length])), "request")
         self.asked = asked
-        frames = _elements(asked.inputs[0], rest, limits)
+        frames = _elements(asked.inputs[0], memoryview(body)[length:], limits)
         if not frames:
             raise InvalidRequest.at("/inputs/0/shape", "expected at least one element")
         options = asked.parameters
@@ -227,7 +230,7 @@ def _header_length(request: Request, body: int) -> int:
     return int(text)
 
 
-def _elements(tensor: _Input, rest: bytes, limits: FormLimits) -> tuple[FrameIn, ...]:
+def _elements(tensor: _Input, rest: memoryview, limits: FormLimits) -> tuple[FrameIn, ...]:
     size = tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise InvalidRequest.at("/inputs/0", "expected data or binary_data_size")
@@ -258,7 +261,7 @@ def _elements(tensor: _Input, rest: bytes, limits: FormLimits) -> tuple[FrameIn,
     )
 
 
-def _split(rest: bytes, most: int) -> list[bytes]:
+def _split(rest: memoryview, most: int) -> list[bytes]:
     """Take the elements of a binary tensor apart: each with its length before it."""
     found: list[bytes] = []
     place = 0
@@ -269,7 +272,7 @@ def _split(rest: bytes, most: int) -> list[bytes]:
         place += _LENGTH.size + length
         if place > len(rest):
             raise MalformedRequest("expected elements that end within the tensor")
-        found.append(rest[place - length : place])
+        found.append(bytes(rest[place - length : place]))
     return found
 
 
