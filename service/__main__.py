@@ -34,7 +34,7 @@ from service.exams.live import MAX_MESSAGE_BYTES
 from service.keys import Keyring
 from service.listening import listen, load_certificate, tls_context
 from service.logs import Event, set_up_logging
-from service.protocol import HttpProtocol
+from service.protocol import HttpProtocol, SocketProtocol
 from service.remote import run_models
 from service.replay import run_audit
 from service.server import Server
@@ -107,7 +107,7 @@ def configure(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="wsproto",
+        ws=SocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         # Images do not shrink, and a few bytes could unfold to gigabytes.
         ws_per_message_deflate=False,

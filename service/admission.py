@@ -48,9 +48,10 @@ class Bounds:
         frames: admitted and not yet answered.
         bytes: of bodies in memory.
         pixels: of admitted frames, by their headers.
-        queue_s: seconds that a request may wait for its first turn. One that would wait longer, by
-            its client's earlier work, the measured rate and the other clients' turns in between, is
-            refused at once; one that does all the same, because the rate fell, then.
+        queue_s: seconds that a request may wait for its first turn, by its client's earlier work,
+            the measured rate and the other clients' turns in between, and that these may take from
+            it until its last. One that would wait longer is refused at once; one that waits so long
+            for its first turn all the same, because the rate fell, then.
     """
 
     frames: int
@@ -157,6 +158,7 @@ class Admission:
         self._check(permit, "bytes", declared_bytes)
         self._check(permit, "frames", 1)
         self._check_wait(permit)
+        self._check_turns(permit)
         self._check_kept(permit)
         self._permits.add(permit)
         # A burst must not pass because none of it has been read yet.
@@ -188,19 +190,32 @@ class Admission:
             held = self._clients.get(permit.client, {}).get(kind, 0.0)
             if held > _OPEN_SHARE * (bound - total + held) / 2 and of_client:
                 raise self._refusal(permit, 0.0, of_client=True)
-        if of_client:
-            self._check_wait(permit, _OPEN_SHARE)
+        self._check_wait(permit, _OPEN_SHARE if of_client else 1.0)
+        self._check_turns(permit, _OPEN_SHARE if self._line else 1.0)
 
     def _check_wait(self, permit: "Permit", share: float = 1.0) -> None:
-        rate = self._rate.per_second
+        """Refuse one that would wait too long for its first turn: behind its client's own work."""
         ahead = self._ahead_of(permit)
-        if not rate or not ahead:
-            return
-        # Clients take turns: until one's work is done, each other gets as much done at most.
-        turns = sum(min(ahead, held[_WORK] + held[_COMING]) for held in self._clients.values())
-        late_s = turns / rate - share * self._bounds.queue_s
+        if ahead:
+            # Clients take turns: until one's work is done, each other gets as much done at most.
+            work = ahead + self._others(permit, ahead)
+            self._check_late(permit, work, share, of_client=True)
+
+    def _check_turns(self, permit: "Permit", share: float = 1.0) -> None:
+        """Refuse one that would wait too long for its last turn: for those of other clients."""
+        mine = self._ahead_of(permit) + permit.work
+        self._check_late(permit, self._others(permit, mine), share, of_client=False)
+
+    def _check_late(self, permit: "Permit", work: float, share: float, *, of_client: bool) -> None:
+        rate = self._rate.per_second
+        late_s = work / rate - share * self._bounds.queue_s if rate else 0.0
         if late_s > 0:
-            raise self._refusal(permit, late_s if share == 1 else 0.0, of_client=True)
+            raise self._refusal(permit, late_s if share == 1 else 0.0, of_client=of_client)
+
+    def _others(self, permit: "Permit", work: float) -> float:
+        """Give what other clients get done until a client has had so much done."""
+        others = (held for client, held in self._clients.items() if client != permit.client)
+        return sum(min(work, held[_WORK] + held[_COMING]) for held in others)
 
     def _ahead_of(self, permit: "Permit") -> float:
         """Give the work of a client's other requests."""
@@ -326,6 +341,7 @@ class Permit:
         self._admission._check(self, "frames", frames)
         self._admission._check(self, "pixels", pixels)
         self._admission._check_wait(self)
+        self._admission._check_turns(self)
         amounts = {"frames": frames, "pixels": pixels, _WORK: work, _COMING: -self.held[_COMING]}
         self._admission._take(self, amounts)
         self._each = {"frames": 1, "pixels": pixels // frames, _WORK: work / frames}

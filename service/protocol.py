@@ -18,6 +18,7 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from service import jsonio
 from service.errors import ClientTooSlow, MalformedRequest, ServiceError, code_of, problem
@@ -33,13 +34,16 @@ from service.middleware import (
 )
 from service.record import Record
 
-__all__ = ["HttpProtocol"]
+__all__ = ["HttpProtocol", "SocketProtocol"]
 
 # What is read of a connection at once: before anybody has asked for a body, or when nobody will
 # any more, and when it is wanted. With 256 KiB throughout, 600 callers of exams who came at once
 # and were refused put 95 MiB into memory; so it is 26.
 _GLANCE_BYTES = 16 * 1024
 _READ_BYTES = 256 * 1024
+# What a stream's client leaves unread, at most. Results stop at 64 KiB; pongs, which are written
+# whether it reads or not, do not: 60 MB of pings put 97 MiB into memory.
+_MOST_UNREAD_BYTES = 1024 * 1024
 _logger = logging.getLogger(__name__)
 
 
@@ -98,8 +102,10 @@ class HttpProtocol(H11Protocol):
             self._drop(data)
             return
         if self._between_requests() and not self._head_begun:
-            self._head_begun = True
-            self.app_state[BEGAN] = self.loop.time()
+            if self.conn.our_state is not h11.DONE:  # else: the rest of a body that nobody reads
+                self._end_head()
+                self._head_begun = True
+                self.app_state[BEGAN] = self.loop.time()
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(self.patience_s, self._refuse_slow_head)
         super().data_received(data)
@@ -220,3 +226,13 @@ class HttpProtocol(H11Protocol):
         response = h11.Response(status_code=status, headers=headers, reason=reason)
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
+
+
+class SocketProtocol(WSProtocol):
+    """One WebSocket; `python -m service` hands it to uvicorn."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes, from a client that reads what it is sent."""
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+            self.transport.abort()

@@ -147,6 +147,23 @@ def test_connection_on_which_nothing_comes_is_closed_without_a_word(narrow: Runn
         assert wire.recv(65536) == b""
 
 
+def test_body_that_nobody_waited_for_is_not_taken_for_a_head_that_does_not_end(
+    narrow: Running,
+) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+        wire.sendall(head + b"Content-Length: 3\r\n\r\n")
+        assert until_whole(wire).startswith(b"HTTP/1.1 200 ")
+        wire.sendall(b"abc")
+        wire.sendall(head + b"\r\n")
+        assert until_whole(wire).startswith(b"HTTP/1.1 200 ")
+        wire.sendall(head + b"Content-Length: 3\r\n\r\n")
+        assert until_whole(wire).startswith(b"HTTP/1.1 200 ")
+        wire.sendall(b"abc")
+        # Idle it is closed like any other, without a second answer.
+        assert wire.recv(65536) == b""
+
+
 def test_client_that_does_not_read_is_cut_off(narrow: Running) -> None:
     asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     connections = narrow.server.server_state.connections

@@ -1,6 +1,7 @@
 """Live streams, over a real WebSocket to a real server."""
 
 import json
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -252,3 +253,13 @@ def test_the_stateless_routes_answer_beside_a_stream(up: Running, red: bytes) ->
         live.send(frame, NOW + place)
     assert up.client.post("/v1/malignancy", **as_form([red])).status_code == 200
     live.close()
+
+
+def test_client_that_sends_pings_and_reads_no_answer_is_cut_off(up: Running) -> None:
+    deaf = stream(up, opened(up))
+    deaf._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    ping = b"\x89\xfd" + bytes(4) + bytes(125)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        deaf._socket.sendall(ping * 500_000)  # 65 MB, of which the system's buffers hold a few
+    deaf.drop()
+    assert up.client.get("/healthz").status_code == 200
