@@ -1,7 +1,7 @@
 """Measures another server with the same weights beside this service, in the same minutes.
 
     python -m bench.peers fastapi_torch --python .venv-train/bin/python
-    python -m bench.peers litserve --python .venv-peer-litserve/bin/python
+    python -m bench.peers bentoml --python .venv-peer-bentoml/bin/python --decode ours
 
 First the peer's answers are held against ours, frame by frame; then slices of load alternate
 between both, the other one idle. What counts is the ratio of the slices' medians.
@@ -9,16 +9,18 @@ between both, the other one idle. What counts is the ratio of the slices' median
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.frames import enlarged
-from bench.load import Call, Run, arrive, form_call, saturate
+from bench.load import Address, Call, Run, arrive, form_call, json_call, saturate
 from bench.server import Server, free_port, serving, serving_ours
 from service.settings import newest_bundle
 
@@ -28,17 +30,33 @@ SIZE = (1280, 1024)
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is started; `{port}` is filled in.
+    """How a peer is started and asked; `{port}` and `{batch}` are filled in.
 
     Attributes:
         command: arguments of its environment's Python.
         ready: path that answers 200 when it can be asked.
         path: of its endpoint.
+        environment: variables of its own; `{free}` is a port that nobody else has.
+        call: makes a request of some frames.
     """
 
     command: tuple[str, ...]
     ready: str = "/health"
     path: str = "/predict"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    call: Callable[[Sequence[bytes], Address, str], Call] = form_call
+
+
+def protocol_call(images: Sequence[bytes], address: Address, path: str) -> Call:
+    """Frames as the Open Inference Protocol has them: base64 in JSON."""
+    tensor = {
+        "name": "frames",
+        "shape": [len(images), 1],
+        "datatype": "BYTES",
+        "parameters": {"content_type": "base64"},
+        "data": [base64.b64encode(image).decode() for image in images],
+    }
+    return json_call({"inputs": [tensor]}, len(images), address, path)
 
 
 PEERS = {
@@ -54,6 +72,32 @@ PEERS = {
         )
     ),
     "litserve": Peer(("bench/peers/litserve_onnx.py",)),
+    "bentoml": Peer(
+        (
+            *("-m", "bentoml", "serve", "bench.peers.bentoml_onnx:Scorer"),
+            *("--host", "127.0.0.1", "--port", "{port}"),
+        ),
+        ready="/readyz",
+        environment={"BENTOML_DO_NOT_TRACK": "True"},
+    ),
+    "mlserver": Peer(
+        ("-m", "mlserver.cli.main", "start", "bench/peers"),
+        ready="/v2/health/ready",
+        path="/v2/models/scorer/infer",
+        environment={
+            "MLSERVER_HOST": "127.0.0.1",
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_GRPC_PORT": "{free}",
+            "MLSERVER_METRICS_PORT": "{free}",
+            "MLSERVER_DEBUG": "false",
+            "MLSERVER_PARALLEL_WORKERS": "2",
+            "MLSERVER_MODEL_NAME": "scorer",
+            "MLSERVER_MODEL_IMPLEMENTATION": "bench.peers.mlserver_onnx.Scorer",
+            "MLSERVER_MODEL_MAX_BATCH_SIZE": "{batch}",
+            "MLSERVER_MODEL_MAX_BATCH_TIME": "0.005",
+        },
+        call=protocol_call,
+    ),
 }
 
 
@@ -70,13 +114,18 @@ def main() -> None:
     args = parser.parse_args()
     peer, port = PEERS[args.peer], free_port()
     command = [str(ROOT / args.python), *(part.format(port=port) for part in peer.command)]
+    batch = "8" if args.frames == 1 else "2"
     environment = {
         "PYTHONPATH": str(ROOT),
         "PEER_BUNDLE": str(newest_bundle()),
         "PEER_PORT": str(port),
         "PEER_DECODE": args.decode,
-        "PEER_BATCH": "8" if args.frames == 1 else "2",
+        "PEER_BATCH": batch,
         "PYTHONWARNINGS": "ignore",
+        **{
+            name: value.format(port=port, batch=batch, free=free_port())
+            for name, value in peer.environment.items()
+        },
     }
     with (
         serving(
@@ -86,7 +135,7 @@ def main() -> None:
     ):
         calls = {
             "ours": _calls(ours, args.frames, "/v1/polyp-detection"),
-            args.peer: _calls(other, args.frames, peer.path),
+            args.peer: _calls(other, args.frames, peer.path, peer.call),
         }
         servers = {"ours": ours, args.peer: other}
         apart = largest_difference(servers, calls, args.peer)
@@ -109,12 +158,22 @@ def largest_difference(
                 raise RuntimeError(f"{name}: {dict(run.statuses)}")
             answers[name] = json.loads(run.answers[0])
         (patient,) = answers["ours"]["patients"]
-        said = answers[peer]
-        said = said["cosine"] if isinstance(said, dict) else said
+        said = rows_of(answers[peer])
         for frame, theirs in zip(patient["frames"], said, strict=True):
             for our, their in zip(frame["cosine"].values(), theirs, strict=True):
                 apart = max(apart, abs(our - their))
     return apart
+
+
+def rows_of(answer: Any) -> list[list[float]]:
+    """Give the cosines of each frame, in whichever shape a peer says them."""
+    if isinstance(answer, list):
+        return answer
+    if "cosine" in answer:
+        return answer["cosine"]
+    (tensor,) = answer["outputs"]
+    values = iter(tensor["data"])
+    return [[next(values) for _ in range(tensor["shape"][1])] for _ in range(tensor["shape"][0])]
 
 
 def report(
@@ -152,13 +211,18 @@ def report(
         f"{cpu[args.peer] / cpu['ours']:.2f} frames per CPU-second, p99 at {rate:.1f} requests/s "
         f"{p99['ours'] / p99[args.peer]:.2f}",
         flush=True,
-    )  #
+    )
 
 
-def _calls(server: Server, frames: int, path: str) -> list[Call]:
+def _calls(
+    server: Server,
+    frames: int,
+    path: str,
+    make: Callable[[Sequence[bytes], Address, str], Call] = form_call,
+) -> list[Call]:
     images: Sequence[bytes] = enlarged(SIZE)
     return [
-        form_call([images[(at + k) % len(images)] for k in range(frames)], server.address, path)
+        make([images[(at + k) % len(images)] for k in range(frames)], server.address, path)
         for at in range(len(images))
     ]
 
