@@ -16,6 +16,7 @@ VENV_TEST ?= .venv-test
 VENV_TRAIN ?= .venv-train
 VENV_LLM ?= .venv-llm
 VENV_DOCS ?= .venv-docs
+VENV_RAY ?= .venv-ray
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DOCKER ?= docker
@@ -23,7 +24,7 @@ DOCKER ?= docker
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help serve test test-service test-llm train check audit bench bench-check soak format lock page-tools docs docs-serve images dashboards monitoring clean
+.PHONY: help serve test test-service test-llm test-ray train check audit bench bench-check soak format lock page-tools docs docs-serve images dashboards monitoring clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +69,13 @@ $(VENV_LLM)/.stamp: requirements/llm.txt
 
 test-llm: $(VENV_TRAIN)/.stamp $(VENV_LLM)/.stamp  ## Run the tests that ask a real language model
 	LLM_PYTHON=$(VENV_LLM)/bin/python $(VENV_TRAIN)/bin/python -m pytest -m llm $(PYTEST_ARGS)
+
+# What a cluster runs on, and what tests it; each was compiled under the other's constraints.
+$(VENV_RAY)/.stamp: requirements/test.txt requirements/ray.txt
+	$(call set_up,$(VENV_RAY),requirements/test.txt --requirement requirements/ray.txt)
+
+test-ray: $(VENV_RAY)/.stamp  ## Run the tests of the service on a Ray cluster of two nodes
+	$(VENV_RAY)/bin/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 train: $(VENV_TRAIN)/.stamp  ## Train the default bundle from DATA= (without it: the phantom recipe)
 	$(if $(DATA),,@echo "No DATA= given: training the smoke recipe on drawn frames. Its figures mean nothing.")
@@ -132,6 +140,7 @@ lock:  ## Compile requirements/ anew from pyproject.toml (needs uv)
 	$(COMPILE) --extra dicom --constraints requirements/service.txt --output-file requirements/dicom.txt
 	$(COMPILE) --extra postgres --constraints requirements/service.txt --output-file requirements/postgres.txt
 	$(COMPILE) --group dev --extra dicom --extra postgres --extra traces --constraints requirements/service.txt --output-file requirements/test.txt
+	$(COMPILE) --extra ray --extra dicom --extra postgres --extra traces --constraints requirements/test.txt --output-file requirements/ray.txt
 	$(COMPILE) --group dev --group docs --extra dicom --extra postgres --extra traces --extra train --constraints requirements/test.txt --output-file requirements/train.txt
 	$(COMPILE) --group docs --constraints requirements/train.txt --output-file requirements/docs.txt
 	$(subst pyproject.toml --group build,--group llm,$(COMPILE)) --output-file requirements/llm.txt
@@ -147,5 +156,5 @@ monitoring: $(VENV_TRAIN)/.stamp  ## Set off every alert by its fault, plot ever
 	@$(VENV_TRAIN)/bin/python -m bench.monitoring --out runs/monitoring $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 clean:  ## Remove environments and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) $(VENV_DOCS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_TRAIN) $(VENV_LLM) $(VENV_DOCS) $(VENV_RAY) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find model_store service training tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,18 +30,14 @@ from service.app import create_app
 from service.commands import make_parser, run_keys
 from service.engine import Engine
 from service.errors import SettingsInvalid
-from service.exams.live import MAX_MESSAGE_BYTES
 from service.keys import Keyring
-from service.listening import listen, load_certificate, tls_context
+from service.listening import listen, load_certificate
 from service.logs import Event, set_up_logging
-from service.protocol import HttpProtocol, SocketProtocol
 from service.remote import run_models
 from service.replay import run_audit
-from service.server import Server
+from service.server import Server, configure
 from service.settings import Settings, read_settings
 
-# Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
-_KEEP_ALIVE_S = 75
 LOST = 3
 """Exit code of a service that ended because its encode worker was dead or stuck."""
 _logger = logging.getLogger("service")
@@ -87,33 +83,6 @@ def leave(code: int) -> NoReturn:
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
-
-
-def configure(app: FastAPI) -> uvicorn.Config:
-    """Say how uvicorn is to serve the app; its access log is off, for it holds query strings.
-
-    Raises:
-        SettingsInvalid: the TLS files cannot be used.
-    """
-    # Whatever handlers stand around it: `access_log=False` alone only takes its own away.
-    logging.getLogger("uvicorn.access").disabled = True
-    patience = {"patience_s": app.state.settings.client_patience_s}
-    tls = tls_context(app.state.settings)
-    return uvicorn.Config(
-        app,
-        http=type("Connection", (HttpProtocol,), patience),
-        ssl_context_factory=(lambda *_: tls) if tls else None,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws=SocketProtocol,
-        ws_max_size=MAX_MESSAGE_BYTES,
-        # Images do not shrink, and a few bytes could unfold to gigabytes.
-        ws_per_message_deflate=False,
-        lifespan="on",
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )
 
 
 def _read_again(app: FastAPI, config: uvicorn.Config) -> None:

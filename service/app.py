@@ -97,7 +97,8 @@ def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAP
     app.state.keyring = keyring
     app.state.traces = Traces(settings.traces_endpoint) if settings.traces_endpoint else None
     app.state.settings = settings
-    workers = settings.encode_workers(engine.provider)
+    # Elsewhere they are not this process's to count: two batches are kept out.
+    workers = settings.encode_workers(engine.provider) if remote is None else 1
     metrics.count_workers(workers)
     app.state.admission = admission = _admission(settings, workers)
     app.state.metrics = metrics
@@ -110,7 +111,8 @@ def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAP
     app.include_router(exam_routes.router)
     app.include_router(live.router)
     app.include_router(operations.router)
-    app.include_router(admin.router)
+    if remote is None:  # else it would change one of several; there the configuration does it
+        app.include_router(admin.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     add_page(app)
     app.add_middleware(KeyGuard, keyring=keyring, metrics=metrics)

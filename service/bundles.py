@@ -24,6 +24,7 @@ __all__ = [
     "calibrations_of",
     "find",
     "find_all",
+    "find_digest",
     "look",
     "open_bundle",
 ]
@@ -111,6 +112,25 @@ def find_all(root: Path) -> list[Found]:
             except (BundleError, OSError):
                 continue
     return found
+
+
+def find_digest(configured: Path, root: Path | None, digest: str) -> Path:
+    """Find a bundle by its digest, by manifests alone; opening it is what verifies it.
+
+    Args:
+        configured: the bundle of the settings.
+        root: folder of bundle folders, if one is set.
+        digest: `sha256:...`.
+
+    Raises:
+        BundleNotFound: neither of them has it.
+        BundleCorrupt, BundleIncompatible: the configured one cannot be read.
+    """
+    candidates = [look(configured), *(find_all(root) if root else [])]
+    for found in candidates:
+        if found.digest == digest:
+            return found.path
+    raise BundleNotFound(digest)
 
 
 def look(path: Path) -> Found:

@@ -31,7 +31,7 @@ from model_store.quality import AbstainReason, QualityLimits, assess
 from service.admission import Permit
 from service.bundles import calibrations_of, open_bundle
 from service.drift import Drift
-from service.errors import NotReady, ShuttingDown
+from service.errors import NotReady, ShuttingDown, TowersUnreachable
 from service.forms import FormLimits, FrameIn, RequestIn
 from service.frames import decode_frame, pixels_of
 from service.health import Health, Reason
@@ -320,7 +320,7 @@ class Engine:
     async def _submit(self, kind: Kind, value: Any) -> Any:
         try:
             return await asyncio.wrap_future(self._batcher.submit(kind, value))
-        except EncodeFailed:
+        except (EncodeFailed, TowersUnreachable):
             self.health.suspect()
             raise
 

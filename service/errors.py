@@ -19,7 +19,8 @@
         ├── InvalidRequest              well-formed, but breaks a rule of the contract
         │   └── AllFramesRejected       patients: the rejected frames, in the answer's shape
         ├── NotReady                    reason: a word; Retry-After
-        │   └── StoreUnavailable        the exams' database
+        │   ├── StoreUnavailable        the exams' database
+        │   └── TowersUnreachable       the encoder replicas, of a cluster
         ├── Overloaded                  Retry-After, from the measured rate
         └── ShuttingDown                Retry-After
 
@@ -65,6 +66,7 @@ __all__ = [
     "SettingsInvalid",
     "ShuttingDown",
     "StoreUnavailable",
+    "TowersUnreachable",
     "Unauthenticated",
     "UnknownModel",
     "UnsupportedMediaType",
@@ -276,6 +278,13 @@ class NotReady(ServiceError):
     def members(self) -> dict[str, Any]:
         """The reason, as a word."""
         return {"reason": self.reason}
+
+
+class TowersUnreachable(NotReady):
+    """No replica of the encoders answers now."""
+
+    def __init__(self) -> None:
+        super().__init__("The encoders cannot be reached now.", "towers_unreachable")
 
 
 class StoreUnavailable(NotReady):

@@ -20,6 +20,7 @@ from model_store.encoder import Encoder, Floats, Unifier
 from model_store.errors import EndoClipError, OutputNotFinite, SelfTestFailed
 from model_store.images import Pixels
 from model_store.selftest import SelfTestReport, recheck, self_test
+from service.errors import TowersUnreachable
 from service.logs import Event
 
 __all__ = ["Health", "Reason"]
@@ -51,6 +52,8 @@ class Reason(StrEnum):
     """A thread that runs the graphs has ended."""
     WORKER_STUCK = "worker_stuck"
     """A graph run, a canary's or another, has not ended in a minute."""
+    TOWERS_UNREACHABLE = "towers_unreachable"
+    """On a cluster: no encoder replica answers."""
 
 
 class Health:
@@ -207,6 +210,8 @@ class _Folder:
 
 
 def _reason(error: Exception) -> Reason:
+    if isinstance(error, TowersUnreachable):
+        return Reason.TOWERS_UNREACHABLE
     if isinstance(error, SelfTestFailed):
         return Reason.CANARY_MOVED
     if isinstance(error, OutputNotFinite):

@@ -15,8 +15,13 @@ from service.settings import Settings
 __all__ = ["listen", "load_certificate", "tls_context"]
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings, *, shared: bool = False) -> socket.socket:
     """Take the port before anything is announced; a port in use is one line, like all else.
+
+    Args:
+        settings: from `read_settings`.
+        shared: whether other processes of the same user may listen on it too; the kernel then
+            gives each new connection to one of them.
 
     Raises:
         SettingsInvalid: beyond loopback, without keys.
@@ -28,6 +33,8 @@ def listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind(listener, settings)
         _check_keys(listener, settings)
         listener.listen(2048)

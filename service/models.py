@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.datastructures import State
@@ -134,12 +135,19 @@ class Models:
             ShuttingDown: the service ends.
         """
         with self._change(Change.LOAD):
-            found = await self._run(lambda: self._find(folder, digest))
-            if found.digest == self.active.bundle.digest and self.active.ready:
-                await self._run(lambda: open_bundle(found.path))  # the manifest alone is no proof
-                return
-            profile = await self._run(lambda: read_site_profile(self._settings.site_profile))
-            await self._exchange(Change.LOAD, found, profile)
+            await self._load(await self._run(lambda: self._find(folder, digest)))
+
+    async def load_from(self, where: Callable[[], Path]) -> None:
+        """Serve the bundle of an operator's configuration, as `load`.
+
+        Args:
+            where: finds its folder, in a thread.
+
+        Raises:
+            BundleRefused, ShuttingDown: as `load`.
+        """
+        with self._change(Change.LOAD):
+            await self._load(await self._run(lambda: look(where())))
 
     async def roll_back(self) -> None:
         """Serve the bundle before this one again, with the site profile that it had then.
@@ -253,6 +261,13 @@ class Models:
         if digest is not None:
             _check_digest(found, digest)
         return found
+
+    async def _load(self, found: Found) -> None:
+        if found.digest == self.active.bundle.digest and self.active.ready:
+            await self._run(lambda: open_bundle(found.path))  # the manifest alone is no proof
+            return
+        profile = await self._run(lambda: read_site_profile(self._settings.site_profile))
+        await self._exchange(Change.LOAD, found, profile)
 
     async def _exchange(
         self, action: Change, found: Found, site_profile: SiteProfile | None

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from service.schemas import MAX_TEXT_CHARS, MAX_TEXTS
 from service.scoring import model_info
 from service.settings import Settings
 
-__all__ = ["router"]
+__all__ = ["exposition", "router"]
 
 router = APIRouter(tags=["operations"])
 
@@ -39,20 +40,24 @@ async def readyz(request: Request) -> answers.Health:
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
 async def metrics(request: Request) -> Response:
     """Write the Prometheus text format."""
-    figures: Metrics = request.app.state.metrics
-    engine = _engine(request)
+    return Response(exposition(request.app.state), media_type=CONTENT_TYPE_LATEST)
+
+
+def exposition(state: State) -> bytes:
+    """Write the figures of an app as they are now; on its event loop."""
+    figures: Metrics = state.metrics
+    engine: Engine = state.engine
     figures.show_drift(engine.drift, engine.devices)
     # Nobody sees a comparison but by a scrape: what is new is compared for the next one.
     asyncio.get_running_loop().run_in_executor(None, engine.drift.compare)
-    admission: Admission = request.app.state.admission
-    text = figures.render(
+    admission: Admission = state.admission
+    return figures.render(
         ready=engine.ready,
         faults=engine.faults,
         canaries=engine.health.canaries,
         pending=admission.pending(),
         wait_s=admission.wait_s(),
     )
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", response_model=answers.Models, summary="The served models")

@@ -21,11 +21,14 @@ from fastapi import FastAPI
 
 from model_store.encoder import trim_memory
 from service.admission import Admission
+from service.exams.live import MAX_MESSAGE_BYTES
+from service.listening import tls_context
 from service.logs import Event
 from service.models import Models
+from service.protocol import HttpProtocol, SocketProtocol
 from service.settings import Settings
 
-__all__ = ["Server"]
+__all__ = ["Server", "configure"]
 
 # Of the grace, kept for writing the last answers.
 _LAST_WORDS_S = 2.0
@@ -33,6 +36,8 @@ _LAST_WORDS_S = 2.0
 _SECOND_LOOK_S = 5.0
 # Quiet for so long, the service gives back what a time of much load has left with the allocator.
 _QUIET_S = 5.0
+# Longer than the usual 60 s of load balancers: the side that closes first must not be this one.
+_KEEP_ALIVE_S = 75
 _logger = logging.getLogger(__name__)
 
 
@@ -103,3 +108,30 @@ class Server(uvicorn.Server):
         if out_of_time or (self._admission.idle and since_s >= self._settings.drain_s):
             self.config.timeout_graceful_shutdown = max(1, int(left_s))
             self.should_exit = True
+
+
+def configure(app: FastAPI) -> uvicorn.Config:
+    """Say how uvicorn is to serve the app; its access log is off, for it holds query strings.
+
+    Raises:
+        SettingsInvalid: the TLS files cannot be used.
+    """
+    # Whatever handlers stand around it: `access_log=False` alone only takes its own away.
+    logging.getLogger("uvicorn.access").disabled = True
+    patience = {"patience_s": app.state.settings.client_patience_s}
+    tls = tls_context(app.state.settings)
+    return uvicorn.Config(
+        app,
+        http=type("Connection", (HttpProtocol,), patience),
+        ssl_context_factory=(lambda *_: tls) if tls else None,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws=SocketProtocol,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        # Images do not shrink, and a few bytes could unfold to gigabytes.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )

@@ -1,6 +1,7 @@
 """Guards over the shape of the code. Each guard is a function, and has a test that it can fail."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,29 @@ def test_guard_looks_at_every_package(package: str):
 )
 def test_import_guard_can_fail(source: str):
     assert wrong_imports("service", source)
+
+
+def beyond_the_cluster(path: str, source: str) -> set[str]:
+    """What a module of the service imports of Ray, or of the package that may."""
+    if path.startswith("service/cluster/"):
+        return set()
+    return set(re.findall(r"(?:from|import) (ray|service\.cluster)\b", source))
+
+
+def test_ray_is_imported_by_the_cluster_alone():
+    for package in ("model_store", "service"):
+        for path in modules(package):
+            name = path.relative_to(ROOT).as_posix()
+            assert not beyond_the_cluster(name, path.read_text(encoding="utf-8")), name
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import ray", "def f():\n    from ray import serve", "from service.cluster.remote import x"],
+)
+def test_guard_of_ray_can_fail(source: str):
+    assert beyond_the_cluster("service/app.py", source)
+    assert not beyond_the_cluster("service/cluster/remote.py", source)
 
 
 def test_import_guard_lets_model_store_be_used():

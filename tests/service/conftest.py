@@ -23,8 +23,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from model_store.quality import QualityLimits
-from service.__main__ import configure
 from service.app import create_app
+from service.server import configure
 from service.settings import Settings
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
 

@@ -61,7 +61,7 @@ def test_guard_of_the_api_can_fail(name: str, right: str, wrong: str) -> None:
 
 def test_every_file_is_applied_or_said_not_to_be() -> None:
     files = {path.name for path in FOLDER.iterdir()}
-    assert files == {*OBJECTS, "kustomization.yaml", "podmonitor.yaml"}
+    assert files == {*OBJECTS, "kustomization.yaml", "podmonitor.yaml", "ray.yaml"}
 
 
 # ---- one mind ------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def untold(manifests: str, documents: str) -> list[str]:
     named = r"(?:secretName|secretKeyRef: {name|credentials: {name): ([\w-]+)"
     return faults + [
         name
-        for name in re.findall(named, manifests)
+        for name in dict.fromkeys(re.findall(named, manifests))
         if f"create secret generic {name} " not in documents
     ]
 
