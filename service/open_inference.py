@@ -66,7 +66,7 @@ class _OutputParameters(Strict):
 
 
 class _Output(Strict):
-    name: Literal[tuple(_OUTPUTS)]  # type: ignore[valid-type]
+    name: Literal[tuple(_OUTPUTS)]  # type: ignore[valid-type]  # known when it runs
     parameters: _OutputParameters = _OutputParameters()
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "clients/python")) if path not in sys.path]
 
 from docs.site import reference  # noqa: E402 (needs the path above)
-from service.settings import newest_bundle  # noqa: E402
+from service.settings import newest_bundle  # noqa: E402 (likewise)
 
 ELSEWHERE = {
     "how-to/python-client.md": "clients/python/README.md",

@@ -101,7 +101,7 @@ class _Strict(BaseModel):
 
 
 def _mention(name: str, values: tuple[str, ...]) -> Any:
-    allowed = Literal[(NOT_MENTIONED, *values)]  # type: ignore[valid-type]
+    allowed = Literal[(NOT_MENTIONED, *values)]  # type: ignore[valid-type]  # known when it runs
     return create_model(name, __base__=_Strict, evidence=(str, ...), value=(allowed, ...))
 
 
