@@ -26,10 +26,12 @@ import yaml
 
 from bench.served import State
 
-__all__ = ["CONFIG", "Clustered", "clustered", "missing"]
+__all__ = ["CONFIG", "FIXED_S", "Clustered", "clustered", "missing"]
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "docker" / "ray" / "service.yaml"
+# What a frame takes of `bench.fixed_encoder`; here, since that can be imported beside Ray alone.
+FIXED_S = 0.15
 _MIB = 1024 * 1024
 # Without these Ray reaches for the machine's address, reports home, gives up on a slow start, and
 # lets its workers wait for everybody else.
@@ -73,7 +75,8 @@ class Clustered:
 
         Args:
             replicas: `bundle` (digest, or None for that of the settings), `ingresses`, `encoders`,
-                `application` (another one than the configuration's).
+                `application` (another one than the configuration's), `exam_store` (another one than
+                the settings').
         """
         self._do("deploy", **replicas)
 
@@ -189,6 +192,7 @@ class _Host:
         ingresses: int | None = None,
         encoders: int | None = None,
         application: str | None = None,
+        exam_store: str | None = None,
     ) -> None:
         config = yaml.safe_load(CONFIG.read_text("utf-8"))
         if application:
@@ -198,6 +202,9 @@ class _Host:
             deployment.pop("autoscaling_config", None)
             deployment["num_replicas"] = wanted[deployment["name"]]
             deployment["user_config"] = {"bundle": bundle} if bundle else {}
+            if exam_store and deployment["name"] == "ingress":
+                variables = deployment["ray_actor_options"]["runtime_env"]["env_vars"]
+                variables["ENDOCLIP_EXAM_STORE"] = exam_store
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "service.yaml"
             path.write_text(yaml.safe_dump(config), "utf-8")

@@ -20,8 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.cluster import Clustered, clustered, missing
-from bench.fixed_encoder import FIXED_S
+from bench.cluster import FIXED_S, Clustered, clustered, missing
 from bench.frames import enlarged
 from bench.served import served
 

@@ -10,13 +10,12 @@ from typing import Any
 
 from ray import serve
 
+from bench.cluster import FIXED_S
 from service.cluster.application import Encoder, Ingress
 from service.cluster.encoders import Encoded
 from service.towers import Kind
 
-__all__ = ["FIXED_S", "FixedEncoder", "application"]
-
-FIXED_S = 0.15
+__all__ = ["FixedEncoder", "application"]
 
 
 class FixedEncoder(Encoder):

@@ -59,9 +59,14 @@ class Stream:
     """A client's end of `/v1/exams/{id}/stream`; one thread may send while another receives."""
 
     def __init__(
-        self, url: str, exam_id: str, query: str = "", headers: Sequence[tuple[str, str]] = ()
+        self,
+        url: str,
+        exam_id: str,
+        query: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        protocols: Sequence[str] = (),
     ) -> None:
-        """Connect.
+        """Connect, offering protocols as a browser does.
 
         Raises:
             Refused: the handshake was answered with an error.
@@ -75,11 +80,13 @@ class Stream:
         self.close_code: int | None = None
         raw = [(name.encode(), value.encode()) for name, value in headers]
         target = f"/v1/exams/{exam_id}/stream{query}"
-        self._write(Upgrade(host=parts.netloc, target=target, extra_headers=raw))
+        offered = list(protocols)
+        self._write(Upgrade(parts.netloc, target, subprotocols=offered, extra_headers=raw))
         first = self._next()
         if isinstance(first, RejectConnection):
             raise Refused(first.status_code, self._rest())
         assert isinstance(first, AcceptConnection)
+        self.protocol = first.subprotocol
 
     def send(self, image: bytes, captured_us: int) -> None:
         """Send a frame."""

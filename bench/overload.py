@@ -12,6 +12,7 @@ machine does. Ends with 1 when a target is missed.
 
 import argparse
 import asyncio
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -34,6 +35,17 @@ _PATH = "/v1/polyp-detection"
 # that are pending by default, and what a connection holds.
 _QUEUE_MIB = 1024 * 80 / 1024
 _CALLER_MIB = 64 / 1024
+# A process of its own, as Prometheus is: what sends the load would be slow to notice an answer.
+_SCRAPER = """
+import http.client, sys, time
+line = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
+while True:
+    began = time.perf_counter()
+    line.request("GET", "/metrics")
+    line.getresponse().read()
+    print(time.perf_counter() - began, flush=True)
+    time.sleep(0.25)
+"""
 
 
 @dataclass
@@ -49,6 +61,7 @@ class Phase:
         retry_after_s: as the refused were told.
         came_back: requests sent after having waited as told, and how many of them were let in.
         rss_mib: the most that was seen.
+        scrapes_s: times of `/metrics`, asked four times a second.
     """
 
     seconds: float = 0.0
@@ -59,12 +72,12 @@ class Phase:
     retry_after_s: Counter[int] = field(default_factory=Counter)
     came_back: Counter[bool] = field(default_factory=Counter)
     rss_mib: float = 0.0
+    scrapes_s: list[float] = field(default_factory=list)
 
     @property
     def p99_s(self) -> float:
         """Of accepted requests."""
-        ranked = sorted(self.latencies_s) or [0.0]
-        return ranked[int(0.99 * (len(ranked) - 1))]
+        return _quantile(self.latencies_s, 0.99)
 
     def row(self, name: str) -> str:
         """One line of the table."""
@@ -74,8 +87,14 @@ class Phase:
         return (
             f"| {name} | {self.frames / self.seconds:.1f} | {self.frames / self.cpu_s:.1f} | "
             f"{self.p99_s:.2f} | {dict(sorted(self.statuses.items()))} | "
-            f"{told[0]}, {told[len(told) // 2]}, {told[-1]} | {share} | {self.rss_mib:.0f} |"
+            f"{told[0]}, {told[len(told) // 2]}, {told[-1]} | {share} | {self.rss_mib:.0f} | "
+            f"{', '.join(f'{1000 * _quantile(self.scrapes_s, q):.0f}' for q in (0.5, 0.9, 1))} |"
         )
+
+
+def _quantile(values: list[float], share: float) -> float:
+    ranked = sorted(values) or [0.0]
+    return ranked[int(share * (len(ranked) - 1))]
 
 
 class _Load:
@@ -122,7 +141,14 @@ class _Load:
         """Measure until the senders are done."""
         self.phase, before = Phase(), self.up.state()
         looking = asyncio.create_task(self._look())
-        await asyncio.gather(*senders)  # type: ignore[call-overload]
+        command = [sys.executable, "-c", _SCRAPER, self.up.url.rpartition(":")[2]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as scraper:
+            try:
+                await asyncio.gather(*senders)  # type: ignore[call-overload]
+            finally:
+                scraper.terminate()  # or whatever went wrong would wait for it for ever
+            told = scraper.communicate()[0].split()
+        self.phase.scrapes_s = [float(one) for one in told]
         looking.cancel()
         after = self.up.state()
         self.phase.seconds = after.at_s - before.at_s
@@ -200,8 +226,8 @@ async def measure(up: Served, seconds: float, frames: int, queue_s: float) -> li
             where: await closed(load, callers, seconds, obey=True, apart=where != "one address")
             for where in ("one address", "as many addresses")
         }
-    say("| load | frames/s | frames/server CPU s | p99 of accepted, s | statuses | Retry-After least, median, most, s | came back, let in | RSS, MiB |")  # fmt: skip # noqa: E501
-    say("|---|---|---|---|---|---|---|---|")
+    say("| load | frames/s | frames/server CPU s | p99 of accepted, s | statuses | Retry-After least, median, most, s | came back, let in | RSS, MiB | /metrics p50, p90, most, ms |")  # fmt: skip # noqa: E501
+    say("|---|---|---|---|---|---|---|---|---|")
     say(peak.row("sustainable, 4 callers"))
     say(flood.row(f"open loop, {rate:.1f} requests/s"))
     for where, phase in obeyed.items():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,19 +64,27 @@ def _panel(axes: Axes, panel: Mapping[str, Any], ask: Ask) -> bool:
     found = [(target, *line) for target in panel["targets"] for line in ask(target["expr"])]
     if panel["type"] == "table":
         return _table(axes, found)
-    drawn = 0
+    lines = []
     for target, labels, points in found:
         known = [(at, value) for at, value in points if value == value]
-        if not known:
-            continue
-        drawn += 1
-        legend = _filled(target.get("legendFormat", ""), labels)
-        axes.plot(*zip(*known, strict=True), linewidth=1.1, label=legend)
-    if not drawn:
+        if known:
+            lines.append((_filled(target.get("legendFormat", ""), labels), known))
+    if not lines:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center")
         return False
-    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a line at 0 is seen beside the axis
-    more = drawn - _LEGENDS
+    # The highest first, for the legend names some only; no two of twenty have one colour.
+    lines.sort(key=lambda line: -max(value for _, value in line[1]))
+    colours = colormaps["tab20"]
+    for number, (legend, known) in enumerate(lines):
+        colour = colours(number % 20)
+        axes.plot(*zip(*known, strict=True), linewidth=1.1, label=legend, color=colour)
+    defaults = panel["fieldConfig"]["defaults"]
+    if defaults["custom"].get("scaleDistribution", {}).get("type") == "log":
+        axes.set_yscale("log")
+        axes.axhline(defaults["thresholds"]["steps"][-1]["value"], color="red", linestyle="--")
+    else:
+        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a line at 0 is seen beside the axis
+    more = len(lines) - _LEGENDS
     handles, labels_shown = axes.get_legend_handles_labels()
     title = f"and {more} more" if more > 0 else None
     axes.legend(

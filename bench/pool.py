@@ -81,6 +81,7 @@ def _variant(number: int) -> Image.Image:
     image = image.crop((left, top, left + 1000 + 16 * (number % 7), top + 820))
     if step % 2:
         image = ImageOps.mirror(image)
+    image = ImageEnhance.Color(image).enhance(0.6 + 0.2 * (number % 5))
     return ImageEnhance.Brightness(image).enhance(0.8 + 0.05 * (number % 9))
 
 

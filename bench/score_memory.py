@@ -3,7 +3,7 @@
 Run from the repository's root, in the training environment:
 
     python -m bench.score_memory --frames 10000 100000
-    python -m bench.score_memory --frames 3000 --bundle model_store/bundles/endo-clip-lite0-0.3.0
+    python -m bench.score_memory --frames 3000 --bundle model_store/bundles/endo-clip-lite0-0.5.0
 
 The archives hold 600 distinct drawn frames (256 x 256 JPEG), hard-linked as often as it takes, in
 records of 60. Without ``--bundle`` the tests' tiny bundle scores, whose towers cost next to

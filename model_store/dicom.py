@@ -32,6 +32,7 @@ __all__ = [
     "DicomHeader",
     "decode",
     "is_dicom",
+    "is_readable",
     "picture_of",
     "plain_jpeg",
     "read_header",
@@ -94,6 +95,11 @@ def is_dicom(data: bytes | bytearray | None) -> bool:
     return data is not None and data[128:132] == b"DICM"
 
 
+def is_readable() -> bool:
+    """Whether what it takes to read DICOM is installed."""
+    return find_spec("pydicom") is not None and find_spec("gdcm") is not None
+
+
 def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
     """Read what a file says of its pictures.
 
@@ -107,7 +113,7 @@ def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
     Raises:
         ImageRejected: DICOM cannot be read here, or not this kind of it; the message names it.
     """
-    if find_spec("pydicom") is None or find_spec("gdcm") is None:
+    if not is_readable():
         raise ImageRejected(
             ImageCode.UNSUPPORTED_FORMAT,
             f"expected one of {', '.join(images.FORMATS)}; found DICOM, which is read where the "
@@ -119,13 +125,8 @@ def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
         header, start = _header(data)
         rows, columns = int(header.Rows), int(header.Columns)
         frames = int(header.get("NumberOfFrames") or 1)
-        sop_class, photometric = str(header.SOPClassUID), str(header.PhotometricInterpretation)
-    if sop_class not in _SOP_CLASSES:
-        raise ImageRejected(
-            ImageCode.UNSUPPORTED_FORMAT,
-            "expected an endoscopic, photographic or secondary capture image; found another SOP "
-            "class",
-        )
+        photometric = str(header.PhotometricInterpretation)
+        _check_class(str(header.SOPClassUID))
     images.check_dimensions((columns, rows), limits)
     if frames < 1:
         raise ImageRejected(
@@ -257,10 +258,24 @@ def _header(data: bytes) -> tuple[Any, int]:
     file = BytesIO(data[:_MOST_HEADER])
     header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     start = file.tell()
+    if "SOPClassUID" in header:  # before pixels are missed: a report has none
+        _check_class(str(header.SOPClassUID))
     if data[start : start + 4] not in _PIXEL_DATA:
         message = f"expected pixels within the first {_MOST_HEADER} bytes; found none"
         raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message)
     return header, start
+
+
+def _check_class(sop_class: str) -> None:
+    from pydicom.uid import UID
+
+    if sop_class not in _SOP_CLASSES:
+        name = UID(sop_class).name
+        raise ImageRejected(
+            ImageCode.UNSUPPORTED_FORMAT,
+            "expected an endoscopic, photographic or secondary capture image; found "
+            + (name if name != sop_class else "an unknown SOP class"),
+        )
 
 
 def _stream(data: bytes, frame: DicomFrame) -> bytes:

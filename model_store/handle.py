@@ -1,6 +1,6 @@
 """A bundle as other CLIP models are handed over: model, preprocess, tokenizer, as `open_clip` does.
 
-    model, preprocess, tokenizer = load("model_store/bundles/endo-clip-lite0-0.3.0")
+    model, preprocess, tokenizer = load("model_store/bundles/endo-clip-lite0-0.5.0")
     image = model.encode_image(np.stack([preprocess(Image.open(name)) for name in names]))
     text = model.encode_text(tokenizer(["a polyp in the colon", "normal colonic mucosa"]))
     scores = softmax(np.exp(model.logit_scale) * image @ text.T)

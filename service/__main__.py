@@ -3,10 +3,12 @@
 One process, one model, threads. Exit code 2 and one line on stderr when it cannot start; 0 after a
 stop by SIGTERM or Ctrl-C; 3 when the encode worker is dead or stuck, for the supervisor to start
 another. A failed self-test does not end it: `/readyz` says why. SIGHUP reads keys
-and certificate again. `python -m service keys` makes, lists and revokes keys, and
-`python -m service models` exchanges the bundle of a running service.
+and certificate again. `python -m service keys` makes, lists and revokes keys,
+`python -m service models` exchanges the bundle of a running service, and `python -m service audit`
+(the same as the command `endo-clip-audit`) checks an audit log.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -27,6 +29,7 @@ from model_store.cores import usable_cores
 from model_store.errors import EndoClipError
 from service import __version__
 from service.app import create_app
+from service.audit_commands import make_audit_parser, run_audit
 from service.commands import make_parser, run_keys
 from service.engine import Engine
 from service.errors import SettingsInvalid
@@ -34,7 +37,6 @@ from service.keys import Keyring
 from service.listening import listen, load_certificate
 from service.logs import Event, set_up_logging
 from service.remote import run_models
-from service.replay import run_audit
 from service.server import Server, configure
 from service.settings import Settings, read_settings
 
@@ -51,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(run_keys(given))
             return 0
         if given.command == "audit":
-            said, code = run_audit(given)
-            print(said)
-            return code
+            return _audit(given)
         if given.command == "models":
             print(run_models(given))
             return 0
@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = configure(app)
         listener = listen(settings)
     except (EndoClipError, OSError) as error:
-        print(f"endo-clip: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _failed("endo-clip", error)
     set_up_logging(settings.log_level, given.log_format or settings.log_format)
     print(_banner(listener, settings, app.state.engine), flush=True)
     if hasattr(signal, "SIGHUP"):
@@ -77,12 +76,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return LOST if server.lost else 0
 
 
+def audit(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line of `endo-clip-audit` asks, and give the exit code."""
+    try:
+        return _audit(make_audit_parser().parse_args(arguments))
+    except (EndoClipError, OSError) as error:
+        return _failed("endo-clip-audit", error)
+
+
 def leave(code: int) -> NoReturn:
     """End the process; with a worker that is stuck inside the runtime, without asking it."""
     if code == LOST:
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
+
+
+def _audit(given: argparse.Namespace) -> int:
+    said, code = run_audit(given)
+    print(said)
+    return code
+
+
+def _failed(program: str, error: Exception) -> int:
+    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
 def _read_again(app: FastAPI, config: uvicorn.Config) -> None:

@@ -27,7 +27,7 @@ class BundleName(Strict):
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
             description="Name of a folder directly below ENDOCLIP_BUNDLES.",
-            examples=["endo-clip-lite0-0.3.0"],
+            examples=["endo-clip-lite0-0.5.0"],
         ),
     ]
     digest: Annotated[

@@ -1,11 +1,14 @@
 """How much may be asked of the service at once, and by whom.
 
 What is counted is what work costs: frames (a text or a prompt counts as one), bytes of bodies held
-in memory and pixels to be decoded, never requests. Beyond a bound, or behind a queue that would
-take longer than the stated time, the answer is `overloaded` at once, with the seconds after which,
-at the measured rate, there is room again (`service.appointments`). While somebody who was told so
-is expected, half of each bound is kept for those who come when they were told: all others are let
-in while the other half is not yet full, so nothing stands idle for somebody who never comes.
+in memory and pixels to be decoded, never requests. And the *pace* is counted: every request that is
+let in is promised to be done within the stated time and that of its own frames, which takes so and
+so much of the measured rate for as long as it is here (`service.pace`). Beyond a bound, or
+where that promise could not be kept, the answer is `overloaded` at once, with the seconds after
+which, at the measured rate, there is room again (`service.appointments`). While somebody who was
+told so is expected, half of each bound is kept for those who come when they were told: all others
+are let in while the other half is not yet full, so nothing stands idle for somebody who never
+comes.
 
 A client that already has work here may hold as much as it leaves free, and one that has none may
 take all that is free: so n clients that flood hold 1/(n + 1) of a bound each, and whoever comes
@@ -22,22 +25,20 @@ from dataclasses import dataclass
 
 from service.appointments import LONGEST_WAIT_S, Appointments, Caller
 from service.errors import Overloaded, PayloadTooLarge
+from service.pace import ServiceRate, share_of
 from service.turns import Turn, Turns
 
-__all__ = ["Admission", "Bounds", "Permit", "ServiceRate"]
+__all__ = ["Admission", "Bounds", "Permit"]
 
 # The shipped image tower takes about as long as decoding 2 megapixels (14 ms on one core).
 _PIXELS_PER_WORK = 2_000_000
-_MEMORY_S = 10.0
-_LEAST_MEASURED_S = 1.0
 _PACE_UNMEASURED_S = 0.02
-# Of a bound or of the stated time: what those who were not told to come may fill while others were.
+# Of a bound or of the pace: what those who were not told to come may fill while others were.
 _OPEN_SHARE = 0.5
 # Of a body that is still to come: a frame of 1280 x 1024 pixels has 80 kB and 1.7 units of work.
 _BYTES_PER_WORK = 50_000
 _BOUNDED = ("frames", "bytes", "pixels")
 _WORK = "work"
-_COMING = "work to come, by the declared length of bodies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,59 +49,15 @@ class Bounds:
         frames: admitted and not yet answered.
         bytes: of bodies in memory.
         pixels: of admitted frames, by their headers.
-        queue_s: seconds that a request may wait for its first turn, by its client's earlier work,
-            the measured rate and the other clients' turns in between, and that these may take from
-            it until its last. One that would wait longer is refused at once; one that waits so long
-            for its first turn all the same, because the rate fell, then.
+        queue_s: seconds that a request may take beyond the time of its own work, at the measured
+            rate. One that would take longer is refused at once; one that waits so long for its
+            first turn all the same, because the rate fell, then.
     """
 
     frames: int
     bytes: int
     pixels: int
     queue_s: float
-
-
-class ServiceRate:
-    """Work done per busy second, over about the last ten of them.
-
-    A unit of work is a frame without pixels, or 2 million pixels. Only seconds in which there was
-    something to do count, so an idle hour does not make the service look slow.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._since: float | None = None
-        self._work = 0.0
-        self._seconds = 0.0
-
-    def busy(self, is_busy: bool) -> None:
-        """Say whether there is work from now on."""
-        if is_busy == (self._since is not None):
-            return
-        self._pass()
-        self._since = self._clock() if is_busy else None
-
-    def done(self, work: float) -> None:
-        """Count work that was done."""
-        self._pass()
-        self._work += work
-
-    @property
-    def per_second(self) -> float | None:
-        """Units of work per second; None until a second of work has been seen."""
-        self._pass()
-        if self._seconds < _LEAST_MEASURED_S or not self._work:
-            return None
-        return self._work / self._seconds
-
-    def _pass(self) -> None:
-        if self._since is None:
-            return
-        now = self._clock()
-        passed, self._since = now - self._since, now
-        kept = math.exp(-passed / _MEMORY_S)
-        self._work *= kept
-        self._seconds = self._seconds * kept + passed
 
 
 class Admission:
@@ -157,12 +114,9 @@ class Admission:
         permit.is_expected = caller is not None and self._keep(caller)
         self._check(permit, "bytes", declared_bytes)
         self._check(permit, "frames", 1)
-        self._check_wait(permit)
-        self._check_turns(permit)
+        self._check_pace(permit)
         self._check_kept(permit)
         self._permits.add(permit)
-        # A burst must not pass because none of it has been read yet.
-        self._take(permit, {_COMING: permit.work})
         try:
             yield permit
         finally:
@@ -182,61 +136,90 @@ class Admission:
         """Refuse one that was not told to come what is kept for those who were."""
         if permit.is_expected:
             return
-        of_client = self._lines.get(permit.client)
-        for kind in _BOUNDED:
-            bound, total = getattr(self._bounds, kind), self._total[kind]
-            if total > _OPEN_SHARE * bound and self._line:
-                raise self._refusal(permit, 0.0, of_client=False)
-            held = self._clients.get(permit.client, {}).get(kind, 0.0)
-            if held > _OPEN_SHARE * (bound - total + held) / 2 and of_client:
-                raise self._refusal(permit, 0.0, of_client=True)
-        self._check_wait(permit, _OPEN_SHARE if of_client else 1.0)
-        self._check_turns(permit, _OPEN_SHARE if self._line else 1.0)
+        mine = self._clients.get(permit.client, {})
+        levels = [
+            (getattr(self._bounds, kind), self._total[kind], mine.get(kind, 0.0))
+            for kind in _BOUNDED
+        ]
+        if self._line:
+            # By turns: for a single frame, others' exams do not fill the pace.
+            levels_of_all = [*levels, (1.0, *self._shares(permit, by_turns=True))]
+            if any(total > _OPEN_SHARE * bound for bound, total, _ in levels_of_all):
+                raise self._refusal(permit, 0.0, of_client=bool(mine))
+        if self._lines.get(permit.client):
+            for bound, total, held in [*levels, (1.0, *self._shares(permit))]:
+                if held > _OPEN_SHARE * (bound - total + held) / 2:
+                    raise self._refusal(permit, 0.0, of_client=True)
 
-    def _check_wait(self, permit: "Permit", share: float = 1.0) -> None:
-        """Refuse one that would wait too long for its first turn: behind its client's own work."""
-        ahead = self._ahead_of(permit)
-        if ahead:
-            # Clients take turns: until one's work is done, each other gets as much done at most.
-            work = ahead + self._others(permit, ahead)
-            self._check_late(permit, work, share, of_client=True)
+    def _check_pace(self, permit: "Permit") -> None:
+        """Refuse one that cannot be done in time beside what was promised to others."""
+        asked = share_of(permit.work, self._work_in_time())
+        total, of_client = self._shares(permit)
+        excess = _excess(1.0, total, of_client, asked)
+        if excess > 0:
+            raise self._refusal(permit, self._freed_s(permit, excess), of_client=of_client > 0)
 
-    def _check_turns(self, permit: "Permit", share: float = 1.0) -> None:
-        """Refuse one that would wait too long for its last turn: for those of other clients."""
-        mine = self._ahead_of(permit) + permit.work
-        self._check_late(permit, self._others(permit, mine), share, of_client=False)
+    def _freed_s(self, permit: "Permit", share: float) -> float:
+        """Estimate when so much of the rate is free again.
 
-    def _check_late(self, permit: "Permit", work: float, share: float, *, of_client: bool) -> None:
-        rate = self._rate.per_second
-        late_s = work / rate - share * self._bounds.queue_s if rate else 0.0
-        if late_s > 0:
-            raise self._refusal(permit, late_s if share == 1 else 0.0, of_client=of_client)
+        A share is free when its request is done, and all are worked for in turn: after a burst of
+        equal ones nothing is for long, and then much at once.
+        """
+        in_time = self._work_in_time()
+        others = [one for one in self._permits if one is not permit and not one.is_done]
+        left = sorted((one.work_left, share_of(one.work, in_time)) for one in others)
+        done = freed = 0.0
+        for place, (work, each) in enumerate(left):
+            freed += each
+            if freed >= share:
+                done += work * (len(left) - place)
+                break
+            done += work
+        return self._pace_s(done)
 
-    def _others(self, permit: "Permit", work: float) -> float:
-        """Give what other clients get done until a client has had so much done."""
-        others = (held for client, held in self._clients.items() if client != permit.client)
-        return sum(min(work, held[_WORK] + held[_COMING]) for held in others)
+    def _work_in_time(self) -> float:
+        """Give the work that is done in the stated time; 0 before the rate is known."""
+        return self._bounds.queue_s * (self._rate.per_second or 0.0)
 
-    def _ahead_of(self, permit: "Permit") -> float:
-        """Give the work of a client's other requests."""
-        held = self._clients.get(permit.client, {})
-        return sum(held.get(kind, 0.0) - permit.held[kind] for kind in (_WORK, _COMING))
+    def _shares(self, permit: "Permit", *, by_turns: bool = False) -> tuple[float, float]:
+        """Give what other requests take of the rate: all of them, and those of the same client.
+
+        Each takes its whole share until it is done: with what it has left, those who come later and
+        take turns from it would be forgotten. A burst must not pass because none of it has been
+        read yet, nor a body that was only declared stand in anybody's way: of what is to come, each
+        other client counts with no more work than is asked for.
+
+        Args:
+            permit: of who asks.
+            by_turns: count all that other clients have here like this: what they get done meanwhile
+                if nothing is late.
+        """
+        in_time = self._work_in_time()
+        total = of_client = 0.0
+        capped: dict[str, float] = defaultdict(float)
+        for one in self._permits:
+            if one is permit or one.is_done:
+                continue
+            if one.client == permit.client:
+                of_client += share_of(one.work, in_time)
+            elif one.is_admitted and not by_turns:
+                total += share_of(one.work, in_time)
+            else:
+                capped[one.client] += one.work
+        total += sum(share_of(min(work, permit.work), in_time) for work in capped.values())
+        return total + of_client, of_client
 
     def _check(self, permit: "Permit", kind: str, amount: float) -> None:
         bound = getattr(self._bounds, kind)
         if permit.held[kind] + amount > bound:
             raise PayloadTooLarge(f"A request may have {bound} {kind} at most.")
-        total = self._total[kind]
-        room = bound - total - amount
-        excess = -room
-        of_client = False
         held = self._clients.get(permit.client, {}).get(kind, 0)
-        if held > permit.held[kind]:  # by other requests of the client
-            of_client = room >= 0
-            excess = max(excess, (held + amount - room) / 2)
+        of_others = held if held > permit.held[kind] else 0  # other requests of the client
+        total = self._total[kind]
+        excess = _excess(bound, total, of_others, amount)
         if excess > 0:
             room_s = self.wait_s() * excess / max(total, excess)
-            raise self._refusal(permit, room_s, of_client=of_client)
+            raise self._refusal(permit, room_s, of_client=of_others > 0)
 
     def _keep(self, caller: Caller) -> bool:
         """Say whether a caller comes when it was told to, whatever for it was refused."""
@@ -255,7 +238,7 @@ class Admission:
         if of_client:
             self._lines = {one: line for one, line in self._lines.items() if line}
             line = self._lines.setdefault(permit.client, Appointments(self._clock))
-            sharing = len(self._clients.keys() | self._lines.keys())
+            sharing = len({one.client for one in self._permits} | self._lines.keys())
         takes_s = permit.work * sharing / rate
         again = permit.is_expected
         return Overloaded(line.tell(permit.caller, room_s=room_s, takes_s=takes_s, again=again))
@@ -270,7 +253,7 @@ class Admission:
     def _give_back(self, permit: "Permit", amounts: Mapping[str, float]) -> None:
         self._take(permit, {kind: -amount for kind, amount in amounts.items()})
         of_client = self._clients[permit.client]
-        if not any(of_client[kind] for kind in ("frames", "bytes", _COMING)):
+        if not any(of_client[kind] for kind in ("frames", "bytes")):
             del self._clients[permit.client]
         if not self._total["frames"]:
             self._total[_WORK] = 0.0  # not the rounding errors of a long life
@@ -284,6 +267,12 @@ class Admission:
         return work / rate if rate else _PACE_UNMEASURED_S
 
 
+def _excess(bound: float, total: float, of_client: float, amount: float) -> float:
+    """Say by how much an amount is over what is free, or over what its client's others leave."""
+    room = bound - total - amount
+    return max(-room, (of_client + amount - room) / 2 if of_client else 0.0)
+
+
 class Permit:
     """What one request holds; made by `Admission.enter`.
 
@@ -295,6 +284,7 @@ class Permit:
         held: what it holds now, by kind.
         bound: the time by which it must be done, while it is under way.
         given_up: whether `bound` was brought forward because the service ends.
+        is_admitted: whether its work was; until then `work` is still to come.
     """
 
     def __init__(
@@ -307,10 +297,22 @@ class Permit:
         self.held: dict[str, float] = defaultdict(float)
         self.bound: asyncio.Timeout | None = None
         self.given_up = False
+        self.is_admitted = False
         self._admission = admission
         self._waiting: asyncio.Timeout | None = None
         self._each: Mapping[str, float] = {}
         self._due = 0.0
+        self._began = self._time_s = self._begun = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all its work is."""
+        return self.is_admitted and not self.held["frames"]
+
+    @property
+    def work_left(self) -> float:
+        """Of its work, what is not done; all of it until that is admitted."""
+        return self.held[_WORK] if self.is_admitted else self.work
 
     @property
     def frames_left(self) -> int:
@@ -337,15 +339,16 @@ class Permit:
             Overloaded: there is no room now.
             PayloadTooLarge: the request alone is over a bound.
         """
-        self.work = work = frames + pixels / _PIXELS_PER_WORK
-        self._admission._check(self, "frames", frames)
-        self._admission._check(self, "pixels", pixels)
-        self._admission._check_wait(self)
-        self._admission._check_turns(self)
-        amounts = {"frames": frames, "pixels": pixels, _WORK: work, _COMING: -self.held[_COMING]}
-        self._admission._take(self, amounts)
+        admission, work = self._admission, frames + pixels / _PIXELS_PER_WORK
+        self.work = work
+        admission._check(self, "frames", frames)
+        admission._check(self, "pixels", pixels)
+        admission._check_pace(self)
+        admission._take(self, {"frames": frames, "pixels": pixels, _WORK: work})
         self._each = {"frames": 1, "pixels": pixels // frames, _WORK: work / frames}
-        self._due = time.monotonic()
+        self.is_admitted = True
+        self._began = self._due = admission._clock()
+        self._time_s = admission._bounds.queue_s + admission._pace_s(work)
 
     @asynccontextmanager
     async def begun_in_time(self) -> AsyncIterator[None]:
@@ -375,8 +378,12 @@ class Permit:
         """
         amounts = {kind: amount * frames for kind, amount in self._each.items()}
         due = self._due
+        # Spread over the time that was promised: so all that are late at a time can be done.
+        late = self._began + self._time_s * self._begun / self.work
         self._due += self._admission._pace_s(amounts[_WORK])
-        with await self._admission._turns.take(self.client, due) as turn:
+        self._begun += amounts[_WORK]
+        until = self._began + self._time_s
+        with await self._admission._turns.take(self.client, due, late=late, until=until) as turn:
             if self._waiting is not None and not self._waiting.expired():
                 self._waiting.reschedule(None)
             yield turn

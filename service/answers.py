@@ -392,3 +392,4 @@ class Limits(Answer):
     max_exam_frames: int
     exam_retention_h: float
     max_streams: int
+    formats: Annotated[list[str], Field(description="That frames may have.", examples=[["JPEG"]])]

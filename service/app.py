@@ -66,7 +66,7 @@ def create_app(settings: Settings, remote: RemoteTowers | None = None) -> FastAP
             be read.
     """
     keyring = Keyring(settings.keys) if settings.keys else None
-    metrics = Metrics([*(task.name for task in routes.TASKS), exam_routes.TASK])
+    metrics = Metrics([*(task.name for task in routes.TASKS), *exam_routes.TASKS])
     open_engine = partial(
         Engine, settings, metrics, devices=read_devices(settings.devices), remote=remote
     )
@@ -131,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="work")
     asyncio.get_running_loop().set_default_executor(threads)
     await asyncio.to_thread(models.active.start)
+    app.state.exams.start()
     try:
         yield
     finally:

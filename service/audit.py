@@ -39,9 +39,10 @@ class AuditLog:
             SettingsInvalid: it cannot be opened, another process writes it, or its end is no entry.
         """
         self._lock = threading.Lock()
-        self._number, self._digest = 0, _START
+        self._number, self._digest, self._end = 0, _START, 0
         try:
-            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.fdopen(descriptor, "r+b", buffering=0)
         except OSError as error:
             raise SettingsInvalid(f"ENDOCLIP_AUDIT_LOG: {path}: {error.strerror}") from error
         try:
@@ -57,12 +58,15 @@ class AuditLog:
             raise
 
     def write(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write entries; they are on the disk afterwards. Blocks; from any thread.
+        """Write entries; they are on the disk afterwards, or none is. Blocks; from any thread.
 
         Raises:
             OSError: they cannot be written.
         """
         with self._lock:
+            # What an attempt left that failed on a full disk would stand between two entries.
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
             lines = b""
             number, digest = self._number, self._digest
             at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -71,24 +75,25 @@ class AuditLog:
                 digest = _digest(entry)
                 lines += _line(entry | {"digest": digest})
                 number += 1
-            self._file.write(lines)
-            self._file.flush()
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-            self._number, self._digest = number, digest
+            self._number, self._digest, self._end = number, digest, self._end + len(lines)
 
     def close(self) -> None:
         """Let another process have the log."""
         self._file.close()
 
     def _last_line(self) -> bytes:
-        """Go to the end; a line that a crash has cut off was never answered for, and goes."""
+        """Find the end; a line that a crash has cut off was never answered for, and goes."""
         end = self._file.seek(0, os.SEEK_END)
         back = min(end, 1 << 20)
         self._file.seek(end - back)
         tail = self._file.read(back)
         whole = tail[: tail.rfind(b"\n") + 1]
-        self._file.truncate(end - len(tail) + len(whole))
-        self._file.seek(0, os.SEEK_END)
+        self._end = end - len(tail) + len(whole)
+        self._file.truncate(self._end)
         return whole.rstrip(b"\n").rpartition(b"\n")[2]
 
 

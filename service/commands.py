@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+from service.audit_commands import add_audit_commands
 from service.errors import SettingsInvalid
 from service.keys import Key, Scope, change_keys, new_key, read_keys
 from service.logs import LogFormat
 from service.remote import add_models_command
-from service.replay import add_audit_commands
 
 __all__ = ["make_parser", "run_keys"]
 

@@ -1,8 +1,8 @@
 """The coded concepts that structured reports and FHIR bundles use, in one table.
 
-SNOMED CT and LOINC where they have the concept; what is this service's own (a probability, why a
-frame was set aside) is of the scheme 99ENDOCLIP, whose meanings stand here and in
-docs/dialects.md.
+SNOMED CT where it has the concept, as DICOM's context groups choose it; what is this service's own
+(a probability, why a frame was set aside) is of the scheme 99ENDOCLIP, whose meanings stand here
+and in docs/dialects.md.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ __all__ = [
     "COLONOSCOPY",
     "DECISIONS",
     "IMAGE_QUALITY",
-    "INDETERMINATE",
     "OWN",
     "PRESENT",
     "REASONS",
     "SYSTEMS",
     "TASKS",
+    "UNDETERMINED",
     "Concept",
     "TaskConcepts",
 ]
@@ -27,7 +27,6 @@ OWN = "99ENDOCLIP"
 # DICOM's designators of coding schemes → the URIs that FHIR has for them.
 SYSTEMS: Mapping[str, str] = {
     "SCT": "http://snomed.info/sct",
-    "LN": "http://loinc.org",
     "UCUM": "http://unitsofmeasure.org",
     OWN: "urn:endo-clip:concepts",
 }
@@ -58,13 +57,14 @@ class TaskConcepts:
 
 
 COLONOSCOPY = Concept("73761001", "SCT", "Colonoscopy")
+# DICOM's own answers to whether something is there: CID 240.
 PRESENT = Concept("52101004", "SCT", "Present")
-ABSENT = Concept("2667000", "SCT", "Absent")
-INDETERMINATE = Concept("82334004", "SCT", "Indeterminate")
+ABSENT = Concept("272519000", "SCT", "Absent")
+UNDETERMINED = Concept("373068000", "SCT", "Undetermined")
 DECISIONS: Mapping[str, Concept] = {
     "positive": PRESENT,
     "negative": ABSENT,
-    "abstained": INDETERMINATE,
+    "abstained": UNDETERMINED,
 }
 IMAGE_QUALITY = Concept("image-quality", OWN, "Why the image was set aside")
 REASONS: Mapping[str, Concept] = {

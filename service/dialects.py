@@ -91,7 +91,8 @@ def write(dialect: Dialect, document: Mapping[str, Any], request: RequestIn) -> 
     if dialect is Dialect.DICOM:
         from service.structured_report import write_report
 
-        return write_report(document, request.patients[0].frames)
+        (patient,) = request.patients
+        return write_report(document, patient.frames, patient.device)
     return jsonio.write(document)
 
 

@@ -3,14 +3,17 @@
 For each patient a DiagnosticReport, an Observation of the patient and one of each frame (a
 measurement group of TID 1500 each); the algorithm as a Device; a Provenance of it all. Patients are
 named by the caller's pseudonym alone, as an identifier; nothing of a DICOM header is in here.
-Ids are made from the request's id, so the same answer gives the same bundle.
+Ids are made from the answer itself, so the same answer gives the same bundle, and no two answers
+share one, whatever ids their callers gave them.
 """
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from service import jsonio
 from service.concepts import COLONOSCOPY, DECISIONS, IMAGE_QUALITY, REASONS, SYSTEMS, TASKS, Concept
 
 __all__ = ["bundle_of", "bundle_of_exam", "documents_of"]
@@ -53,7 +56,9 @@ def documents_of(exam: Mapping[str, Any]) -> list[dict[str, Any]]:
         exam: answer of an exam.
     """
     name = f"{exam['exam_id']}/{exam['revision']}"
-    common = {"request_id": name, "model": exam["model"], "intended_use": exam["intended_use"]}
+    common = {"request_id": name} | {
+        key: exam[key] for key in ("model", "intended_use", "device", "created_at")
+    }
     return [{**common, **one, "patients": [one["patient"]]} for one in exam["results"]]
 
 
@@ -61,7 +66,7 @@ def _bundle(kind: str, name: str, documents: Sequence[Mapping[str, Any]]) -> Res
     made = datetime.now(UTC).isoformat(timespec="seconds")
     entries = []
     for document in documents:
-        place = f"{kind}/{name}/{document['task']}"
+        place = f"{kind}/{hashlib.sha256(jsonio.write(document)).hexdigest()}/{document['task']}"
         device = _entry("device", place, _device(document))
         told: list[Resource] = []
         for patient in document["patients"]:
@@ -111,9 +116,7 @@ def _observation(document: Mapping[str, Any], told: Mapping[str, Any]) -> Resour
     concepts = TASKS[document["task"]]
     point = document["operating_point"]
     is_frame = "frame_id" in told
-    threshold = point[
-        "frame_threshold" if is_frame or told["frames_scored"] == 1 else "patient_threshold"
-    ]
+    threshold = point["frame_threshold" if is_frame or _rests_on_one(told) else "patient_threshold"]
     found: Resource = {
         "resourceType": "Observation",
         "status": "preliminary",
@@ -122,6 +125,8 @@ def _observation(document: Mapping[str, Any], told: Mapping[str, Any]) -> Resour
     }
     if is_frame:
         found["identifier"] = [{"system": "urn:endo-clip:frame", "value": told["frame_id"]}]
+    if "captured_at" in told:
+        found["effectiveInstant"] = told["captured_at"]
     if told["status"] != "scored":
         return found | {"dataAbsentReason": _absent(told)}
     return found | {
@@ -130,15 +135,22 @@ def _observation(document: Mapping[str, Any], told: Mapping[str, Any]) -> Resour
             {
                 "code": _concept(concepts.probability),
                 "valueQuantity": {"value": told["probability"], **_UNITS},
-            }
-        ],
-        "referenceRange": [
-            {
-                "low": {"value": threshold, **_UNITS},
-                "text": f"positive at or above the threshold of {point['name']}",
+                # What is usual lies below: a program must not take a low probability for abnormal.
+                "referenceRange": [
+                    {
+                        "high": {"value": threshold, **_UNITS},
+                        "text": f"positive at or above the threshold of {point['name']}",
+                    }
+                ],
             }
         ],
     }
+
+
+def _rests_on_one(patient: Mapping[str, Any]) -> bool:
+    """Whether one scored frame is all there is; a file that an exam has twice counts once."""
+    scored = [one for one in patient["frames"] if one["status"] == "scored"]
+    return sum("duplicate_of" not in one for one in scored) == 1
 
 
 def _absent(told: Mapping[str, Any]) -> Resource:

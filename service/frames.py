@@ -16,7 +16,7 @@ from model_store.images import Box, ImageLimits, InputContract, Pixels, count_pi
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.forms import FormLimits, FrameIn, PatientIn, RequestIn
 
-__all__ = ["content_of", "decode_frame", "pixels_of", "unfold"]
+__all__ = ["content_of", "decode_frame", "pictures_of", "pixels_of", "unfold"]
 
 
 async def unfold(request: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
@@ -45,7 +45,7 @@ def _unfolded(request: RequestIn, limits: FormLimits, image_limits: ImageLimits)
     for number, patient in enumerate(request.patients):
         frames: list[FrameIn] = []
         for frame in patient.frames:
-            for one in _frames_of(frame, image_limits):
+            for one in pictures_of(frame, image_limits):
                 left -= 1
                 if left < 0:
                     most = limits.max_frames
@@ -63,12 +63,21 @@ def _unfolded(request: RequestIn, limits: FormLimits, image_limits: ImageLimits)
     return replace(request, patients=tuple(patients))
 
 
-def _frames_of(frame: FrameIn, limits: ImageLimits) -> Iterator[FrameIn]:
+def pictures_of(frame: FrameIn, limits: ImageLimits) -> Iterator[FrameIn]:
+    """Give the frames of a file: itself, or each of a DICOM file's.
+
+    Args:
+        frame: as sent; with its data.
+        limits: what a frame may be.
+    """
     if not is_dicom(frame.data):
         yield frame
         return
+    # Once for all pictures: 4 ms each, for a film of 30 MB.
+    data = bytes(frame.data or b"")
+    frame = replace(frame, data=data)
     try:
-        header = read_header(bytes(frame.data or b""), limits)
+        header = read_header(data, limits)
     except ImageRejected as error:
         yield replace(frame, dicom=error)
         return

@@ -17,12 +17,14 @@ from service.metrics import Metrics
 from service.page import PATHS as PAGE_PATHS
 from service.rates import UNLIMITED, FrameRate
 
-__all__ = ["OPEN_PATHS", "KeyGuard", "owner_of", "rate_of", "scope_of"]
+__all__ = ["OPEN_PATHS", "KeyGuard", "accepted_protocol", "owner_of", "rate_of", "scope_of"]
 
 # Probes carry no keys; documentation and page are the same for every installation.
 _PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 OPEN_PATHS = frozenset((*_PROBES, "/docs", "/openapi.json")) | PAGE_PATHS
 _ADMIN = "/v1/admin"
+# What a browser's handshake offers: a protocol, and the key as another, the only place for one.
+_PROTOCOL, _KEY_PROTOCOL = "endo-clip", "bearer."
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
@@ -54,11 +56,10 @@ class KeyGuard:
         if self._keyring is None:
             if wanted is keys.Scope.ADMIN:
                 _check_local(scope)
-            # A browser lets any page open a socket to anywhere, and sends no key with it.
-            if scope["type"] == "websocket" and "origin" in Headers(scope=scope):
-                raise Forbidden("Without keys, no stream is opened from a browser.")
+            if scope["type"] == "websocket":
+                _check_own_page(scope)
             return
-        caller = self._keyring.authenticate(Headers(scope=scope).get("authorization", ""))
+        caller = self._keyring.authenticate(_authorization(scope))
         state = scope.setdefault("state", {})
         state["client"], state["owner"] = caller.key.id, caller.key.name
         if wanted not in caller.key.scopes:
@@ -73,6 +74,11 @@ def scope_of(path: str) -> keys.Scope:
     if path == _ADMIN or path.startswith(f"{_ADMIN}/"):
         return keys.Scope.ADMIN
     return keys.Scope.SCORE
+
+
+def accepted_protocol(scope: Scope) -> str | None:
+    """Say which of the protocols that a WebSocket's handshake offers is accepted, if any."""
+    return _PROTOCOL if _PROTOCOL in scope.get("subprotocols", ()) else None
 
 
 def rate_of(request: HTTPConnection) -> FrameRate:
@@ -97,10 +103,38 @@ def _check_local(scope: Scope) -> None:
     if "origin" in headers or "sec-fetch-site" in headers:
         raise Forbidden("Without keys, nothing is administered from a browser.")
     peer = (scope.get("client") or ("", 0))[0]
-    host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
     forwarded = any(name in headers for name in _FORWARDED)
-    if forwarded or not _is_loopback(peer) or not (host == "localhost" or _is_loopback(host)):
+    if forwarded or not _is_loopback(peer) or not _names_loopback(headers.get("host", "")):
         raise Forbidden("Without keys, only this machine administers, over loopback.")
+
+
+def _check_own_page(scope: Scope) -> None:
+    """Where there are no keys, let no web page but this service's own open a stream.
+
+    A browser lets any page open a socket to anywhere, and says which one does. A page whose name
+    was made to resolve to loopback is of the same origin, so the name counts as well.
+    """
+    headers = Headers(scope=scope)
+    if "origin" not in headers:
+        return
+    host = headers.get("host", "")
+    if headers["origin"].partition("://")[2] != host or not _names_loopback(host):
+        raise Forbidden(
+            "Without keys, a browser opens a stream from this service's own page alone, over "
+            "loopback."
+        )
+
+
+def _authorization(scope: Scope) -> str:
+    """Give the header, or what stands for it in a handshake of a browser, which sends none."""
+    sent = Headers(scope=scope).get("authorization", "")
+    offered = [one for one in scope.get("subprotocols", ()) if one.startswith(_KEY_PROTOCOL)]
+    return sent if sent or not offered else f"Bearer {offered[0].removeprefix(_KEY_PROTOCOL)}"
+
+
+def _names_loopback(host: str) -> bool:
+    name = host.rsplit(":", 1)[0].strip("[]")
+    return name == "localhost" or _is_loopback(name)
 
 
 def _is_loopback(address: str) -> bool:

@@ -6,6 +6,7 @@ says: `ValueError("... 'Mueller' ...")` quotes its input, and so do many message
 is told by the types of the exceptions along its chain and the places of its traceback.
 """
 
+import errno
 import json
 import logging
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Literal, TextIO
 
 from model_store.errors import BundleError, EncodeFailed
 
-__all__ = ["Event", "LogFormat", "failure_fields", "set_up_logging"]
+__all__ = ["Event", "LogFormat", "cause_of", "failure_fields", "set_up_logging"]
 
 LogFormat = Literal["json", "text"]
 _OURS = ("service", "model_store")
@@ -85,6 +86,14 @@ def failure_fields(error: BaseException) -> dict[str, Any]:
         for place in reversed(traceback.extract_tb(one.__traceback__))
     ]
     return {"error": " <- ".join(map(_told, chain)), "at": " < ".join(places[:_MAX_PLACES]) or "-"}
+
+
+def cause_of(error: BaseException) -> str:
+    """Name what went wrong as the system or SQLite does (ENOSPC, SQLITE_FULL), else by its type."""
+    named: str | None = getattr(error, "sqlite_errorname", None)
+    if named is None and isinstance(error, OSError) and error.errno is not None:
+        named = errno.errorcode.get(error.errno)
+    return named or type(error).__name__
 
 
 class _Formatter(logging.Formatter):

@@ -39,10 +39,9 @@ from service.shadow_figures import ShadowFigures
 __all__ = ["CLIENT_GONE", "CONTENT_TYPE_LATEST", "Change", "Metrics", "Phase"]
 
 CLIENT_GONE = "client_gone"
-# Those of the table that a task cannot end with: they are about paths and keys.
-_OF_PATHS = {ErrorCode.NOT_FOUND, ErrorCode.UNKNOWN_MODEL}
+# Those of the table that a task cannot end with: they are about another path, and keys.
 _OF_KEYS = {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN}
-_OF_TASKS = set(TABLE.values()) - _OF_PATHS - _OF_KEYS
+_OF_TASKS = set(TABLE.values()) - {ErrorCode.UNKNOWN_MODEL} - _OF_KEYS
 _OUTCOMES = ("ok", CLIENT_GONE, *sorted(code.value for code in _OF_TASKS))
 _REASONS = {
     "scored": ("",),
@@ -90,7 +89,7 @@ class Phase(StrEnum):
     UNIFY = "unify"
     """Scoring a patient from its frames' embeddings."""
     RESPOND = "respond"
-    """Writing an answer's JSON."""
+    """Writing an answer, in whatever dialect."""
 
 
 class Metrics:

@@ -8,6 +8,8 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
+from model_store import dicom
+from model_store.images import FORMATS
 from model_store.label_sets import MAX_LABELS, MAX_PROMPT_CHARS, MAX_PROMPTS
 from model_store.schema import to_plain
 from service import answers, jsonio
@@ -48,16 +50,17 @@ def exposition(state: State) -> bytes:
     figures: Metrics = state.metrics
     engine: Engine = state.engine
     figures.show_drift(engine.drift, engine.devices)
-    # Nobody sees a comparison but by a scrape: what is new is compared for the next one.
-    asyncio.get_running_loop().run_in_executor(None, engine.drift.compare)
     admission: Admission = state.admission
-    return figures.render(
+    text = figures.render(
         ready=engine.ready,
         faults=engine.faults,
         canaries=engine.health.canaries,
         pending=admission.pending(),
         wait_s=admission.wait_s(),
     )
+    # Nobody sees a comparison but by a scrape: what is new is compared for the next one.
+    asyncio.get_running_loop().run_in_executor(None, engine.drift.compare)
+    return text
 
 
 @router.get("/v1/models", response_model=answers.Models, summary="The served models")
@@ -99,7 +102,7 @@ async def devices(request: Request) -> Response:
 
 @router.get("/v1/limits", response_model=answers.Limits, summary="Sizes and counts")
 async def limits(request: Request) -> Response:
-    """Give the limits of a request."""
+    """Give the limits of a request, and the formats that frames may have."""
     engine = _engine(request)
     settings: Settings = request.app.state.settings
     return _json(
@@ -123,6 +126,7 @@ async def limits(request: Request) -> Response:
             "max_exam_frames": settings.max_exam_frames,
             "exam_retention_h": settings.exam_retention_h,
             "max_streams": settings.max_streams,
+            "formats": [*FORMATS, *(["DICOM"] if dicom.is_readable() else [])],
         }
     )
 

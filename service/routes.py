@@ -1,14 +1,13 @@
 """The scoring endpoints: one way through for all four tasks."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import APIRouter
 from starlette.background import BackgroundTask
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import jsonio
@@ -17,7 +16,6 @@ from service.answers import Embeddings, NamedTaskAnswer, ZeroShotAnswer
 from service.bundles import NAMED_TASKS
 from service.dialects import Dialect, asked_for, check, write
 from service.engine import Engine
-from service.errors import code_of
 from service.forms import (
     EMBEDDINGS,
     NAMED_TASK,
@@ -30,15 +28,14 @@ from service.forms import (
 from service.frames import unfold
 from service.guard import rate_of
 from service.intake import client_of, counted, deadline, declared_bytes, while_connected
-from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.metrics import Metrics, Phase
 from service.models import Models
+from service.outcomes import counted_as, outcome_of
 from service.record import note
 from service.scoring import embed, score_named, score_zero_shot
 
 __all__ = ["TASKS", "Spelling", "Task", "answer_request", "router"]
 
-# Never sent to anyone: the connection is gone.
-_CLIENT_GONE_STATUS = 499
 _INLINE_FRAMES = 32
 
 
@@ -120,23 +117,15 @@ class _Contract:
 
 async def answer_request(request: Request, task: Task, spelling: Spelling) -> Response:
     """Answer one request; errors are counted here and written by the envelope around the app."""
+    return await counted_as(request, task.name, _answer(request, task, spelling))
+
+
+async def _answer(request: Request, task: Task, spelling: Spelling) -> Response:
     metrics: Metrics = request.app.state.metrics
-    started = time.perf_counter()
-    note(task=task.name)
-    try:
-        sent, document = await _document(request, task, spelling)
-    except ClientDisconnect as error:
-        metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
-        note(outcome=CLIENT_GONE)
-        return Response(status_code=_CLIENT_GONE_STATUS)
-    except Exception as error:
-        metrics.count_request(task.name, _outcome(error), time.perf_counter() - started)
-        metrics.count_frames(getattr(error, "patients", ()))
-        raise
+    sent, document = await _document(request, task, spelling)
     document = {"request_id": request.state.request_id, **document}
     with metrics.timed(Phase.RESPOND):
         response = await spelling.write(document, sent)
-    metrics.count_request(task.name, "ok", time.perf_counter() - started)
     metrics.count_frames(document["patients"])
     if task.models is NAMED_TASK:  # when the answer is out
         models: Models = request.app.state.models
@@ -170,16 +159,12 @@ async def _document(
                     async with permit.begun_in_time():
                         document = await while_connected(request, task.run(engine, sent, permit))
         except Exception as error:
-            metrics.count_dropped(_outcome(error), permit.frames_left)
+            metrics.count_dropped(outcome_of(error), permit.frames_left)
             raise
     if task.models is NAMED_TASK:
         devices = [patient.device for patient in sent.patients]
         metrics.count_decisions(task.name, document, devices)
     return sent, document
-
-
-def _outcome(error: Exception) -> str:
-    return CLIENT_GONE if isinstance(error, ClientDisconnect) else code_of(error).value
 
 
 def _endpoint(task: Task) -> Callable[[Request], Awaitable[Response]]:

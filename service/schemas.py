@@ -70,6 +70,13 @@ def _check_not_blank(value: str) -> str:
     return value
 
 
+def _check_is_no_step(value: str) -> str:
+    # `/v1/exams/..` is another path to most clients and proxies.
+    if value in (".", ".."):
+        raise PydanticCustomError("step", "expected more than dots")
+    return value
+
+
 def _check_distinct(value: list[str] | None) -> list[str] | None:
     if value is not None and len(set(value)) < len(value):
         raise PydanticCustomError("distinct", "expected each once")
@@ -90,6 +97,7 @@ PatientId = Annotated[
 ]
 ExamId = Annotated[
     str,
+    AfterValidator(_check_is_no_step),
     Field(
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="Opaque; never a name or a hospital number. Default: one is made.",

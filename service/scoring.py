@@ -22,9 +22,17 @@ from service.admission import Permit
 from service.engine import Engine, Frame, all_of
 from service.errors import AllFramesRejected
 from service.forms import FrameIn, PatientIn, RequestIn
+from service.scorer import Scorer
 from service.settings import Box
 
-__all__ = ["embed", "model_info", "pointed", "score_exam", "score_named", "score_zero_shot"]
+__all__ = [
+    "embed",
+    "model_info",
+    "pointed",
+    "score_exam",
+    "score_named",
+    "score_zero_shot",
+]
 
 Answer = dict[str, Any]
 _DEFAULT_POINT = "balanced"
@@ -53,7 +61,7 @@ async def score_named(engine: Engine, task: str, request: RequestIn, permit: Per
         point = calibration.operating_point(request.operating_point or _DEFAULT_POINT)
     classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, point, request.explain)
-    patients = await scorer.patients(request.patients, permit)
+    patients = await scorer.patients(engine, request.patients, permit)
     return {
         **_head(engine, task, label_set),
         **_profile_info(engine, task),
@@ -63,12 +71,12 @@ async def score_named(engine: Engine, task: str, request: RequestIn, permit: Per
 
 
 def score_exam(
-    engine: Engine, task: str, point: str, patient: PatientIn, frames: Sequence[Frame]
+    engine: Scorer, task: str, point: str, patient: PatientIn, frames: Sequence[Frame]
 ) -> Answer:
     """Score one patient for a named task from frames that were encoded before; for a thread.
 
     Args:
-        engine: the loaded bundle.
+        engine: of the bundle that encoded them.
         task: name of its label set.
         point: name of the operating point.
         patient: the frames' ids, in order.
@@ -108,7 +116,7 @@ async def score_zero_shot(engine: Engine, request: RequestIn, permit: Permit) ->
     _boxes(engine, request.patients)  # before any text is encoded for a request that must fail
     classes = await engine.class_embeddings(label_set, permit)
     scorer = _Scorer(engine, label_set, classes, None, request.explain)
-    patients = await scorer.patients(request.patients, permit)
+    patients = await scorer.patients(engine, request.patients, permit)
     return {
         **_head(engine, "zero_shot", label_set),
         "label_set": label_set.name or None,
@@ -145,7 +153,7 @@ async def embed(engine: Engine, request: RequestIn, permit: Permit) -> Answer:
     }
 
 
-def model_info(engine: Engine) -> Answer:
+def model_info(engine: Scorer) -> Answer:
     """Name the model behind an answer."""
     manifest = engine.bundle.manifest
     return {
@@ -160,14 +168,16 @@ def model_info(engine: Engine) -> Answer:
 class _Scorer:
     """What all patients of one request are scored with; `point` is None for zero-shot."""
 
-    engine: Engine
+    engine: Scorer
     label_set: LabelSet
     classes: Floats
     point: OperatingPoint | None
     explain: bool
 
-    async def patients(self, sent: Sequence[PatientIn], permit: Permit) -> list[Answer]:
-        outcomes = await _encode(self.engine, sent, permit, grid=self.explain)
+    async def patients(
+        self, engine: Engine, sent: Sequence[PatientIn], permit: Permit
+    ) -> list[Answer]:
+        outcomes = await _encode(engine, sent, permit, grid=self.explain)
         answers = []
         for patient, frames in zip(sent, outcomes, strict=True):
             if len(frames) == 1:  # a few small products; a thread hop would cost more
@@ -313,7 +323,7 @@ def _labelled(task: str, label_set: LabelSet) -> Answer:
     }
 
 
-def _profile_info(engine: Engine, task: str) -> Answer:
+def _profile_info(engine: Scorer, task: str) -> Answer:
     """Name the site profile that an answer rests on; nothing where it does not hold the task."""
     profile = engine.site_profile
     if profile is None or task not in profile.tasks:

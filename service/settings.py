@@ -168,7 +168,7 @@ class Settings(BaseModel):
         default=10.0,
         gt=0,
         le=3600,
-        description="Seconds that a request may wait for its client's earlier ones, at the "
+        description="Seconds that a request may take beyond the time of its own frames, at the "
         "measured rate. Raising it turns refusals into waiting.",
     )
     devices: Path | None = Field(
@@ -204,7 +204,7 @@ class Settings(BaseModel):
     )
     audit_log: Path | None = Field(
         default=None,
-        description="Hash-chained audit log of exams, checked by `python -m service audit`; for "
+        description="Hash-chained audit log of exams, checked by `endo-clip-audit`; for "
         "one process. Unset: none. It only grows.",
     )
     max_streams: int = Field(

@@ -6,8 +6,8 @@ algorithm with version, digest and operating point. The report belongs to the st
 it takes over their patient and study modules, so unlike every other answer it holds whose images
 they are. It is preliminary and not verified, whatever the score.
 
-The same images scored by the same bundle give the same SOP instance UID, so that storing a report
-twice makes one.
+The same images scored in the same way (bundle, operating point, device profile) give the same SOP
+instance UID, so that storing a report twice makes one.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from io import BytesIO
 from typing import Any
 
 import highdicom as hd
-import pydicom
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -36,44 +35,52 @@ from pydicom.dataset import Dataset
 from model_store.dicom import DicomFrame
 from service import __version__
 from service.concepts import COLONOSCOPY, DECISIONS, IMAGE_QUALITY, REASONS, TASKS, Concept
-from service.errors import InvalidRequest
 from service.forms import FrameIn
+from service.report_sources import read_sources
 
 __all__ = ["write_report"]
 
 _DEVICE = CodedConcept("121007", "DCM", "Device")
 _UNITS = CodedConcept("1", "UCUM", "no units")
 _ENGLISH = CodedConcept("en", "RFC5646", "English")
-_IDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-# Type 2 of the patient and study modules: empty where the source lacks it.
-_MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
-    *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
-)
 _SERIES_NUMBER = 9001
 
 
-def write_report(document: Mapping[str, Any], frames: Sequence[FrameIn]) -> bytes:
+def write_report(
+    document: Mapping[str, Any], frames: Sequence[FrameIn], device: str | None
+) -> bytes:
     """Write the report.
 
     Args:
         document: answer of a named task, of one patient.
         frames: those of the answer, in order, from DICOM files.
+        device: profile that cropped them, if one was named.
 
     Returns:
         A DICOM file.
 
     Raises:
-        InvalidRequest: the files are of several studies or patients, or lack the ids of one.
+        InvalidRequest: as `read_sources`; of what the files hold nothing else can stand against a
+            report, so any other error is our own.
     """
-    sources = _sources(frames)
+    sources = read_sources(frames)
     evidence = list({one.SOPInstanceUID: one for one in sources}.values())
-    if len({(one.StudyInstanceUID, str(one.PatientID)) for one in evidence}) != 1:
-        raise InvalidRequest.at("/frames", "expected images of one study and patient; found more")
+    document = {**document, "device": device}
+    report_uid = _uid("report", *_named(frames, sources), document)
+    groups = list(_groups(document, frames, sources, report_uid))
+    return _written(document, evidence, groups, report_uid)
+
+
+def _written(
+    document: Mapping[str, Any],
+    evidence: Sequence[Dataset],
+    groups: Sequence[MeasurementsAndQualitativeEvaluations],
+    report_uid: str,
+) -> bytes:
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(document)),
         procedure_reported=_coded(COLONOSCOPY),
-        imaging_measurements=list(_groups(document, frames, sources)),
+        imaging_measurements=groups,
         language_of_content_item_and_descendants=hd.sr.LanguageOfContentItemAndDescendants(
             _ENGLISH
         ),
@@ -84,7 +91,7 @@ def write_report(document: Mapping[str, Any], frames: Sequence[FrameIn]) -> byte
         content=report[0],
         series_instance_uid=_uid("series", evidence[0].StudyInstanceUID, document),
         series_number=_SERIES_NUMBER,
-        sop_instance_uid=_uid("report", *_named(frames, sources), document),
+        sop_instance_uid=report_uid,
         instance_number=1,
         manufacturer="Endo-CLIP",
         manufacturer_model_name=document["model"]["name"],
@@ -101,26 +108,11 @@ def write_report(document: Mapping[str, Any], frames: Sequence[FrameIn]) -> byte
     return out.getvalue()
 
 
-def _sources(frames: Sequence[FrameIn]) -> list[Dataset]:
-    """Read the header of each frame's file, once for all frames of a file."""
-    read: dict[int, Dataset] = {}
-    for frame in frames:
-        if id(frame.data) not in read:
-            file = BytesIO(bytes(frame.data or b""))
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-            if not all(header.get(name) for name in _IDS):
-                raise InvalidRequest.at(
-                    "/frames", f"expected DICOM files with {', '.join(_IDS)}; found one without"
-                )
-            for name in _MAY_BE_EMPTY:
-                if name not in header:
-                    setattr(header, name, "")
-            read[id(frame.data)] = header
-    return [read[id(frame.data)] for frame in frames]
-
-
 def _groups(
-    document: Mapping[str, Any], frames: Sequence[FrameIn], sources: Sequence[Dataset]
+    document: Mapping[str, Any],
+    frames: Sequence[FrameIn],
+    sources: Sequence[Dataset],
+    report_uid: str,
 ) -> Iterator[MeasurementsAndQualitativeEvaluations]:
     patient = document["patients"][0]
     images = [_image(frame, source) for frame, source in zip(frames, sources, strict=True)]
@@ -136,12 +128,15 @@ def _groups(
         if one["status"] != "rejected"
     ]
     for number, (name, one, of) in enumerate(told):
-        yield _group(document, name, one, of, in_full=number == 0)
+        uid = _uid("group", report_uid, name)
+        yield _group(
+            document, TrackingIdentifier(uid=uid, identifier=name), one, of, in_full=number == 0
+        )
 
 
 def _group(
     document: Mapping[str, Any],
-    name: str,
+    tracking: TrackingIdentifier,
     told: Mapping[str, Any],
     images: Sequence[SourceImageForMeasurementGroup],
     *,
@@ -159,9 +154,7 @@ def _group(
         reason = REASONS[told["reason"]]
         evaluations.append(QualitativeEvaluation(_coded(IMAGE_QUALITY), _coded(reason)))
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=_uid("group", document["request_id"], name), identifier=name
-        ),
+        tracking_identifier=tracking,
         finding_type=_coded(concepts.finding),
         algorithm_id=_algorithm(document, in_full=in_full),
         measurements=measurements or None,
@@ -181,6 +174,8 @@ def _algorithm(document: Mapping[str, Any], *, in_full: bool) -> AlgorithmIdenti
     """Name the algorithm; what is the same for all images is said once, in the first group."""
     model, point = document["model"], document["operating_point"]
     parameters = [f"digest: {model['digest']}", f"operating point: {point['name']}"]
+    if document["device"]:
+        parameters.append(f"device profile: {document['device']}")
     if "site_profile" in document:
         parameters.append(f"site profile: {document['site_profile']['digest']}")
     if in_full:
@@ -226,7 +221,8 @@ def _words(part: Any) -> str:
         return str(part)
     profile = part.get("site_profile") or {}
     point = part["operating_point"]["name"]
-    return f"{part['task']} {point} {part['model']['digest']} {profile.get('digest')}"
+    words = f"{part['task']} {point} {part['model']['digest']} {profile.get('digest')}"
+    return f"{words} {part['device']}" if part["device"] else words
 
 
 def _coded(concept: Concept) -> CodedConcept:

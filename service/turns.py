@@ -1,4 +1,4 @@
-"""Whose piece of work goes next: clients in turn, and a client's own requests as they came.
+"""Whose piece of work goes next: what is late, else clients in turn, each client's as they came.
 
 A turn is the right to be decoded and encoded. There are only as many as keep the decode threads and
 two batches busy, so nothing waits behind them in a queue that knows no clients. What waits here is
@@ -9,15 +9,22 @@ by when a piece is *due*: the n-th frame of an exam when it would be reached wer
 single frame that comes in the middle of an exam therefore goes next, and under load an exam is not
 overtaken for ever, as it would be if requests took turns: what comes later is due later.
 
+Turns alone promise no time: whoever comes while a request is worked on takes turns from it. So each
+piece may say from when on it is *late*; late ones go before the rotation, and first the one whose
+request is to be done first.
+
 Everything here runs on the event loop.
 """
 
 import asyncio
 import heapq
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from types import TracebackType
@@ -26,40 +33,53 @@ from typing import Any, TypeVar
 __all__ = ["Turn", "Turns"]
 
 T = TypeVar("T")
-_Waiting = tuple[float, int, "asyncio.Future[None]"]
+_FEW = 64
 
 
 class Turns:
     """Gives out a fixed number of turns."""
 
-    def __init__(self, at_once: int, preparing: int) -> None:
+    def __init__(
+        self, at_once: int, preparing: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Prepare to give turns.
 
         Args:
             at_once: turns out at a time.
             preparing: how many of these may be before `Turn.prepared`: one per decode thread.
+            clock: seconds.
         """
         self._free = at_once
         self._hands = preparing
-        self._queues: OrderedDict[str, list[_Waiting]] = OrderedDict()
-        self._number = count()
+        self._clock = clock
+        self._queues: OrderedDict[str, _Pile] = OrderedDict()
+        self._promised = _Pile()
+        self._late = _Pile()
 
-    async def take(self, client: str, due: float) -> "Turn":
+    async def take(
+        self, client: str, due: float, *, late: float = math.inf, until: float = math.inf
+    ) -> "Turn":
         """Wait for a turn.
 
         Args:
             client: whose work it is.
             due: place among the client's own; the lowest goes first, equal ones as they came.
+            late: when it goes before all that are not late, by the clock.
+            until: place among the late: when its request is to be done.
 
         Returns:
             The turn; use it as a context manager, or it is never given back.
         """
         waiter = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queues.setdefault(client, []), (due, next(self._number), waiter))
+        piece = _Piece(client, until, waiter)
+        self._queues.setdefault(client, _Pile()).add(due, piece)
+        if late < math.inf:
+            self._promised.add(late, piece)
         self._give()
         try:
             await waiter
         except asyncio.CancelledError:
+            self._tidy(client)
             # It may have been given in the very moment in which the caller left.
             if not waiter.cancelled():
                 self._take_back(prepared=False)
@@ -67,18 +87,30 @@ class Turns:
         return Turn(self)
 
     def _give(self) -> None:
-        while self._queues and self._free and self._hands:
+        while self._free and self._hands and (piece := self._next()):
+            self._free -= 1
+            self._hands -= 1
+            piece.waiter.set_result(None)
+            self._queues.move_to_end(piece.client)
+            self._tidy(piece.client)
+
+    def _next(self) -> "_Piece | None":
+        now = self._clock()
+        while piece := self._promised.take(now):
+            self._late.add(piece.until, piece)
+        if piece := self._late.take():
+            return piece
+        while self._queues:
             client, queue = next(iter(self._queues.items()))
-            _, _, waiter = heapq.heappop(queue)
-            if not queue:
-                del self._queues[client]
-            # Whoever left has had no turn.
-            if not waiter.done():
-                if queue:
-                    self._queues.move_to_end(client)
-                self._free -= 1
-                self._hands -= 1
-                waiter.set_result(None)
+            if piece := queue.take():
+                return piece
+            del self._queues[client]
+        return None
+
+    def _tidy(self, client: str) -> None:
+        """Forget a client of whom nothing waits."""
+        if not self._queues.get(client, True):
+            del self._queues[client]
 
     def _prepared(self) -> None:
         self._hands += 1
@@ -88,6 +120,42 @@ class Turns:
         self._free += 1
         self._hands += not prepared
         self._give()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    client: str
+    until: float
+    waiter: "asyncio.Future[None]"
+
+
+class _Pile:
+    """Pieces with a number each, the lowest first; those that wait no more are not in it.
+
+    A piece may be in several. It leaves the others when they come upon it, and before they have
+    become twice as many as wait.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Piece]] = []
+        self._number = count()
+        self._most = _FEW
+
+    def __bool__(self) -> bool:
+        while self._heap and self._heap[0][2].waiter.done():
+            heapq.heappop(self._heap)
+        return bool(self._heap)
+
+    def add(self, number: float, piece: _Piece) -> None:
+        if len(self._heap) >= self._most:
+            self._heap = [entry for entry in self._heap if not entry[2].waiter.done()]
+            heapq.heapify(self._heap)
+            self._most = max(2 * len(self._heap), _FEW)
+        heapq.heappush(self._heap, (number, next(self._number), piece))
+
+    def take(self, most: float = math.inf) -> _Piece | None:
+        """Take the first, if its number is not above `most`."""
+        return heapq.heappop(self._heap)[2] if self and self._heap[0][0] <= most else None
 
 
 class Turn:

@@ -1,4 +1,4 @@
-"""What every test gets: no network beyond loopback, and an environment that is put back."""
+"""What every test gets: no network but loopback, a state folder, an environment put back."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def no_network() -> Iterator[None]:
         patch.setattr(socket.socket, name, guarded)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep services that tests start off the exams of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -179,7 +179,8 @@ def test_client_imports_nothing_but_httpx_and_what_its_extras_bring():
         "lines.py": {"websockets"},
         "overlay.py": {"PIL"},
         "shrinking.py": {"PIL"},
-        "video.py": {"av"},
+        "sources.py": {"av"},
+        "video.py": {"PIL"},
     }
 
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -284,6 +285,37 @@ def test_readme_command_is_answered(client: TestClient, command: str):
     assert status == 200, text
     if "/v1/" in command and " -F " in command:
         assert {p["status"] for p in json.loads(text)["patients"]} == {"scored"}
+
+
+def shown() -> list[tuple[str, Any]]:
+    """Give the README's curl commands with the answer that is shown below each."""
+    rest = r"((?:(?!^```).)*)"  # up to the next fence
+    fenced = rf"^```bash\n(?=curl){rest}^```$(?:(?!^```).)*^```json\n{rest}^```$"
+    found = re.findall(fenced, README, flags=re.DOTALL | re.MULTILINE)
+    return [(command.replace("\\\n", " "), json.loads(answer)) for command, answer in found]
+
+
+def rounded(value: Any) -> Any:
+    """Bring numbers to what another machine's arithmetic leaves of them."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
+
+
+def test_readme_shows_what_the_shipped_bundle_answers():
+    examples = shown()
+    assert len(examples) >= 3
+    with TestClient(create_app(read_settings({}))) as client:
+        for command, expected in examples:
+            answer = json.loads(run_curl(client, command)[1])
+            if isinstance(expected, list):  # the patients alone
+                assert answer["patients"] == rounded(expected), command
+            else:
+                assert answer | {"request_id": "-"} == rounded(expected | {"request_id": "-"})
+        expected[0]["scores"]["polyp"] += 0.01
+        assert answer["patients"] != rounded(expected)
 
 
 def test_command_guard_can_fail(client: TestClient):

@@ -24,11 +24,13 @@ from tests.service.conftest import BETWEEN, BLACK, edited, image, patient, runni
 from tests.service.test_drift import exam_as_sent
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
 from tests.tiny_reference import tiny_reference
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "docker" / "prometheus" / "alerts.yml"
 RULES: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"][0]["rules"]
 RUNBOOK = (ROOT / "docs" / "runbooks" / "alerts.md").read_text("utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text("utf-8")
 EXPRESSIONS = {rule["alert"]: rule["expr"] for rule in RULES}
 DASHBOARDS = sorted((ROOT / "docker" / "grafana" / "dashboards").glob("*.json"))
 PANELS = [
@@ -56,6 +58,17 @@ def test_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]):
     assert panel["datasource"]["uid"] == "prometheus"
 
 
+@pytest.mark.parametrize(
+    ("title", "alert"),
+    [("Other images", "EndoClipImagesDrift"), ("Other prevalence", "EndoClipPrevalenceDrift")],
+)
+def test_panel_of_drift_draws_a_line_where_its_alert_fires(title: str, alert: str):
+    (panel,) = [one.values[0] for one in PANELS if one.values[0]["title"] == title]
+    bounds = set(re.findall(r"<= ([\d.]+)", EXPRESSIONS[alert]))
+    line = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
+    assert [1 / float(bound) for bound in bounds] == [line]
+
+
 def test_variables_of_queries_are_those_of_their_dashboard():
     for path in DASHBOARDS:
         board = json.loads(path.read_text("utf-8"))
@@ -76,6 +89,16 @@ def test_alert_has_a_runbook_a_summary_and_a_severity(rule: dict[str, Any]):
 
 def test_every_runbook_is_of_an_alert():
     assert re.findall(r"^## (.+)$", RUNBOOK, flags=re.MULTILINE) == list(EXPRESSIONS)
+
+
+def unknown_figures(text: str) -> set[str]:
+    return {name for name in re.findall(r"endoclip_\w+", text) if f"`{name}`" not in METRICS}
+
+
+def test_figures_that_a_runbook_sends_one_to_are_those_of_the_service():
+    assert len(re.findall(r"`endoclip_\w+`", RUNBOOK)) >= 5
+    assert not unknown_figures(RUNBOOK)
+    assert unknown_figures("look at `endoclip_usable_core`") == {"endoclip_usable_core"}
 
 
 def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -164,7 +187,7 @@ def prometheus(folder: Path, instances: list[str]) -> Iterator[Ask]:
         httpx.Client(base_url=f"http://{address}", timeout=30) as client,
     ):
         try:
-            until(lambda: ready(client))
+            wait_until(lambda: ready(client))
             yield lambda query: vector(client, query)
         finally:
             process.terminate()
@@ -175,13 +198,6 @@ def ready(client: httpx.Client) -> bool:
         return client.get("/-/ready").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def until(reached: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, "not reached in time"
-        time.sleep(0.2)
 
 
 def vector(client: httpx.Client, query: str) -> Vector:
@@ -245,7 +261,7 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
 ):
     ask, client, instance = scraped
     frames = f'sum(endoclip_frames_total{{instance="{instance}"}})'
-    until(lambda: ask(frames))
+    wait_until(lambda: ask(frames))
     shadow = client.post("/v1/admin/models/shadow", json={"bundle": "tiny"})
     assert shadow.status_code == 200, shadow.text
     for _ in range(6):
@@ -253,11 +269,11 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
         time.sleep(0.5)
     exams = LEAST_RECENT
     ask_of_exams(client, range(exams))
-    until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND + exams * FRAMES_OF_AN_EXAM)
+    wait_until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND + exams * FRAMES_OF_AN_EXAM)
     time.sleep(2)  # a rate takes two scrapes
 
     compared = 'endoclip_shadow_decisions_total{of="patient", agreement="same"} > 0'
-    until(lambda: len(ask(compared)) == 2)
+    wait_until(lambda: len(ask(compared)) == 2)
     assert empty_queries(ask) == ["GPU", "GPU"]
     for name, expression in EXPRESSIONS.items():
         about = [labels.get("instance") for labels, _ in ask(expression)]
@@ -269,7 +285,7 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
     drifted = {"EndoClipImagesDrift": {"shift": 45}, "EndoClipPrevalenceDrift": {"more": 4}}
     for at, (name, change) in enumerate(drifted.items(), 1):
         ask_of_exams(client, range(1000 * at, 1000 * at + RECENT), **change)
-        until(lambda name=name: ask(EXPRESSIONS[name]), 30)
+        wait_until(lambda name=name: ask(EXPRESSIONS[name]))
     be_faulty(client)
     faults = {
         "EndoClipNotReady",
@@ -280,7 +296,7 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
         "EndoClipUndecided",
         "EndoClipOverloaded",
     }
-    until(lambda: faults <= {name for name, query in EXPRESSIONS.items() if ask(query)}, 30)
+    wait_until(lambda: faults <= {name for name, query in EXPRESSIONS.items() if ask(query)})
 
 
 def empty_queries(ask: Ask) -> list[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,15 @@ class Sampler:
         exams: Train exams.
         kept: Kept frames by record id.
         config: Stage settings.
+        hard: Frames of polyp-free exams that stage 1 took most for lesions.
     """
 
     def __init__(
-        self, exams: Sequence[Exam], kept: Mapping[str, list[Path]], config: AttunementConfig
+        self,
+        exams: Sequence[Exam],
+        kept: Mapping[str, list[Path]],
+        config: AttunementConfig,
+        hard: Collection[Path] = (),
     ) -> None:
         self.config = config
         plain = config.targets == "plain"
@@ -110,6 +115,7 @@ class Sampler:
                 "attunement needs single-lesion and polyp-free records; too few found"
             )
         self.sources = self._single_sources()
+        self._hard = [(e, f) for e in self.negatives for f in e.frames if f in hard]
 
     def _single_sources(self) -> dict[str, float]:
         """Sources that can fill a batch alone, each with its share of the records.
@@ -136,7 +142,12 @@ class Sampler:
         rows = [self.rows[i] for i in self._balanced(pool, rng)]
         others = [free[i] for i in rng.integers(len(free), size=self.config.background)]
         frames = [kept[rng.integers(len(kept))] for _, _, kept in rows]
-        frames += [e.frames[rng.integers(len(e.frames))] for e in others]
+        backgrounds = [e.frames[rng.integers(len(e.frames))] for e in others]
+        sources = {e.source for e in free}
+        hard = [pair for pair in self._hard if pair[0].source in sources]
+        for row in range(round(self.config.hard_background * len(others)) if hard else 0):
+            others[row], backgrounds[row] = hard[rng.integers(len(hard))]
+        frames += backgrounds
         presence = [0] * len(rows) + [1] * len(others)
         texts = [lesion.text for _, lesion, _ in rows]
         if self.config.targets == "plain":

@@ -134,6 +134,10 @@ def _data(manifest: Manifest) -> str:
     extra = manifest.provenance.extra
     archive = _kind(manifest)
     parts = [DATA[archive], _towers(str(extra.get("model", "")), str(extra.get("weights", "")))]
+    if share := float(extra.get("start_share", 0.0)):
+        parts.append(
+            f"The towers are the mean, weight by weight, of what was trained and of what training went on from (share {share:g}), whose `unify` is kept."
+        )
     impression = str(extra.get("impression", "in text"))
     if archive == "composed":
         parts += [IMPRESSION[impression], BALANCE]
@@ -146,6 +150,12 @@ def _towers(model: str, weights: str) -> str:
     """Whose weights training started from, under which licence."""
     if weights == "none":
         return "The towers started at random."
+    if weights.startswith("bundle "):
+        gone_on = (
+            f"Training went on from the {weights}. What that was trained on counts here as well: "
+            "see its card for the data, their licences and their limits."
+        )
+        return "\n\n".join([gone_on, _towers(model, "packages")])
     if model not in TOWERS or (model == "vit-b-32" and weights != CLIP_TAG):
         return f"The towers (`{model}`) started from `{weights}`; its licence is the operator's to state."
     head = ("| towers started from | licence | cite |", "|---|---|---|")

@@ -19,7 +19,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,10 +44,12 @@ from training.scoring.scores import read_scores, score_archive
 from training.step import Bench, Encoded, Step
 
 __all__ = [
+    "HARDEST",
     "SENTENCES",
     "SET_ASIDE",
     "Fate",
     "cleanse",
+    "hardest",
     "read_ledger",
     "select",
     "threshold",
@@ -59,6 +61,8 @@ SET_ASIDE = -1.0
 """Rank of a frame that the quality gate set aside: below every probability."""
 FEW = 2000
 """Frames below which one process scores them: another one costs 10 s to start."""
+HARDEST = 0.1
+"""Share of polyp-free exams' frames that count as hard: those round 2 takes most for lesions."""
 SENTENCES = ("This is a colon with polyps.", "This is a colon without polyps.")
 
 
@@ -306,3 +310,21 @@ def read_ledger(path: Path) -> dict[str, list[Fate]]:
         fate = Fate(**json.loads(line))
         found.setdefault(fate.record_id, []).append(fate)
     return found
+
+
+def hardest(fates: Mapping[str, Sequence[Fate]], exams: Sequence[Exam]) -> frozenset[Path]:
+    """Frames of polyp-free exams that round 2 takes most for lesions: the top ``HARDEST``.
+
+    Args:
+        fates: Ledger lines by record id.
+        exams: Exams of the ledger, with all their frames; positive ones are passed over.
+    """
+    told = [
+        (fate.round2, frame)
+        for exam in exams
+        if not exam.positive
+        for frame, fate in zip(exam.frames, fates[exam.record_id], strict=True)
+        if fate.reason is None
+    ]
+    told.sort(key=lambda pair: -pair[0])
+    return frozenset(frame for _, frame in told[: math.ceil(HARDEST * len(told))])

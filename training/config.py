@@ -40,12 +40,12 @@ class ComputeConfig:
 
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
-        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` (the latter with loss scaling).
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` (with loss scaling).
         threads: Torch threads; 0 = all cores.
-        workers: Threads that decode frames ahead of the step that needs them; 0 = none.
-        cache_mb: Decoded frames kept in memory, MB; what does not fit is decoded again.
-        accumulate: Pieces in which a step's frames are encoded; the contrast still sees the whole
-            batch, because embeddings are cached and gradients are taken in a second pass.
+        workers: Threads that decode frames ahead; 0 = none.
+        cache_mb: Decoded frames kept in memory, MB; the rest is decoded again.
+        accumulate: Pieces a step's frames are encoded in; the contrast still sees the whole batch,
+            as embeddings are cached and gradients taken in a second pass.
         checkpointing: Recompute activations in the backward pass instead of keeping them.
         compile: Run the image tower through ``torch.compile``.
         checkpoint_s: Seconds between step checkpoints.
@@ -69,8 +69,7 @@ class AttributesConfig:
     """Where the attributes of a report come from.
 
     Attributes:
-        source: ``rules``, or a ledger that ``training extract`` wrote: a path, relative to the
-            archive's folder.
+        source: ``rules``, or a ledger of ``training extract``, relative to the archive's folder.
         corrupted: Share of mentioned values replaced by another value (an ablation; 0 = none).
         dropped: Share of mentioned values taken away (an ablation; 0 = none).
     """
@@ -86,10 +85,12 @@ class ModelConfig:
 
     Attributes:
         config: Name of a file in ``model_configs/``; the one line that switches towers.
-        weights: open_clip tag or local file for CLIP towers; "" = none.
+        weights: What training starts from. For CLIP towers an open_clip tag or a local file; for
+            towers from packages the folder of a packed bundle of theirs (``training.start``); "" =
+            the packages' weights, or none.
         pretrained: False starts from random towers (smoke runs).
-        frozen_blocks: Leading blocks of a timm trunk kept frozen (0 trains all). Two of
-            EfficientNet-Lite0's seven cost 60 % of a training step (17 -> 46 frames/s at 160 px).
+        frozen_blocks: Leading blocks of a timm trunk kept frozen. Two of EfficientNet-Lite0's seven
+            cost 60 % of a training step (17 -> 46 frames/s at 160 px).
         frozen_text_layers: Leading text layers (and the token embeddings) kept frozen.
     """
 
@@ -143,8 +144,8 @@ class AttunementConfig:
         impression: Use the endoscopist's impression sentences as text.
         class_weight: Weight of the class-sentence losses.
         single_source: Share of batches drawn from one source.
-        runs: Trainings of the stage, each from stage 1 with its own order and augmentation, whose
-            weights are averaged.
+        runs: Trainings of the stage with their own order and augmentation; weights are averaged.
+        hard_background: Share of the background frames that are ``cleansing.hardest``.
     """
 
     steps: int
@@ -159,6 +160,7 @@ class AttunementConfig:
     class_weight: float
     single_source: float
     runs: int = 1
+    hard_background: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,12 +203,16 @@ class BundleConfig:
         version: Bundle version.
         text_precision: ``fp32`` or ``int8`` (weights only, quality-gated).
         canaries: Drawn canary frames.
+        image_precision: ``fp32``, or ``int8`` for a transformer's products (quality-gated).
+        start_share: Of the bundle gone on from, in the packed towers; above 0 its unify is kept.
     """
 
     name: str
     version: str
     text_precision: str
     canaries: int
+    image_precision: str = "fp32"
+    start_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,8 +250,8 @@ POSITIVE = (
     *("cache_mb", "accumulate", "checkpoint_s"),
 )
 SHARES = (
-    *("cleansing.share", "attunement.single_source"),
-    *("attributes.corrupted", "attributes.dropped"),
+    *("cleansing.share", "attunement.single_source", "attunement.hard_background"),
+    *("attributes.corrupted", "attributes.dropped", "bundle.start_share"),
 )
 CHOICES = {
     "compute.device": ("auto", "cpu", "cuda"),
@@ -254,6 +260,7 @@ CHOICES = {
     "cleansing.selection": ("pooled", "per_exam"),
     "attunement.targets": ("soft", "one_hot", "plain"),
     "bundle.text_precision": ("fp32", "int8"),
+    "bundle.image_precision": ("fp32", "int8"),
 }
 
 

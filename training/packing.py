@@ -44,17 +44,17 @@ from training.figures import CLOSING, part_figures
 from training.fitting import fit_calibrations, part_items
 from training.label_texts import INTENDED_USE, label_sets
 from training.model import EndoClip, text_folder
-from training.prompt_gate import gate_prompts
-from training.records import Archive, parts_digest
+from training.precision_gate import gate_images, gate_prompts
 from training.reference import LABEL_SET, make_reference
 from training.runs import archive_digest, commit, libraries, write_json
-from training.sources import read_split
+from training.sources import split_digest
 from training.stages import Workshop, recipe_digest
+from training.start import mean_with
 from training.tokenizer_files import write_tokenizer
 
 __all__ = ["make_bundle"]
 
-FP32, INT8 = "text_tower.onnx", "text_int8.onnx"
+FP32, INT8, IMAGE_INT8 = "text_tower.onnx", "text_int8.onnx", "image_int8.onnx"
 IDENTITY = Calibration(
     FrameMap(1.0, 0.0),
     PatientMap(1.0, 0.0, 0.0, 0.0),
@@ -92,19 +92,27 @@ def make_bundle(
     check_count(shop.recipe.bundle.canaries)
     work.mkdir(parents=True, exist_ok=True)
     model, tokenize = shop.towers(weights)
+    if share := shop.recipe.bundle.start_share:
+        mean_with(model, shop.towers(None)[0], share)
     sets = label_sets(shop.recipe.attunement.impression)
     parity = _graphs(shop, model, tokenize, sets, work)
     files = _files(shop, model, tokenize, sets, work)
     manifest = _manifest(shop, model, parity)
-    plain = write_calibrations(dict.fromkeys(TASKS, IDENTITY))
-    draft = _draft(work / "draft", manifest, {**files, "calibration.json": plain})
-    encoder = Encoder(draft)
-    path = shop.archive.path
+    path, precisions = shop.archive.path, shop.recipe.bundle
+    encoder = _uncalibrated(work / "draft", manifest, files)
     found = part_items(encoder, path, data, "calibrate")
-    if shop.recipe.bundle.text_precision == "int8":
+    if precisions.text_precision == "int8" or precisions.image_precision == "int8":
         items = [found, part_items(encoder, path, data, "select")]
-        classes = [_class_embeddings(work / name, tokenize, sets) for name in (FP32, INT8)]
-        parity |= gate_prompts(encoder, items, *classes)
+        if precisions.text_precision == "int8":
+            classes = [_class_embeddings(work / name, tokenize, sets) for name in (FP32, INT8)]
+            parity |= gate_prompts(encoder, items, *classes)
+        if precisions.image_precision == "int8":
+            precision.quantise_products(work / "image_tower.onnx", work / IMAGE_INT8)
+            files["image_tower.onnx"] = work / IMAGE_INT8
+            encoder = _uncalibrated(work / "draft", manifest, files)
+            lower = [part_items(encoder, path, data, part) for part in ("calibrate", "select")]
+            parity |= gate_images(encoder, items, lower)
+            found = lower[0]
         manifest = dataclasses.replace(
             manifest, provenance=dataclasses.replace(manifest.provenance, parity=parity)
         )
@@ -229,7 +237,7 @@ def _manifest(shop: Workshop, model: EndoClip, parity: Mapping[str, float]) -> M
         provenance=Provenance(
             commit=commit(),
             config_digest=recipe_digest(shop.recipe),
-            split_digest=_split_digest(shop.archive),
+            split_digest=split_digest(shop.archive),
             libraries=libraries(),
             parity=dict(parity),
             extra={
@@ -240,25 +248,28 @@ def _manifest(shop: Workshop, model: EndoClip, parity: Mapping[str, float]) -> M
                 "impression": "in text" if shop.recipe.attunement.impression else "withheld",
                 "model": shop.recipe.model.config,
                 "weights": _weights(shop),
+                "start_share": bundle.start_share,
                 "text_precision": bundle.text_precision,
+                "image_precision": bundle.image_precision,
             },
         ),
         metrics={},
     )
 
 
-def _split_digest(archive: Archive) -> str:
-    """Of the split of source groups, where exams are composed of sources; else of the patients'."""
-    path = archive.path / "source_split.json"
-    return parts_digest(read_split(path)) if path.is_file() else archive.digest
-
-
 def _weights(shop: Workshop) -> str:
-    """What the towers start from: a tag or the name of a file, never its folder."""
+    """What the towers start from: a bundle, a tag or the name of a file, never its folder."""
     model = shop.recipe.model
+    if (start := shop.start) is not None:
+        return f"bundle {start.manifest.name} {start.manifest.version} {start.digest}"
     if model.pretrained and model.weights:
         return Path(model.weights).name
     return "packages" if model.pretrained and shop.spec.image_weights else "none"
+
+
+def _uncalibrated(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Encoder:
+    plain = write_calibrations(dict.fromkeys(TASKS, IDENTITY))
+    return Encoder(_draft(folder, manifest, {**files, "calibration.json": plain}))
 
 
 def _draft(folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:

@@ -16,12 +16,15 @@ from pathlib import Path
 from training.archives import archive_of_run, ingested_archive
 from training.compute import open_machine
 from training.config import Recipe
+from training.errors import ConfigError
 from training.ingest.config import located
+from training.model import load_spec
 from training.packing import make_bundle
 from training.real_exams import check_known, is_ingested
 from training.report.inputs import Inputs
 from training.report.page import write_report
 from training.stages import follow_stages, open_workshop, packed_from, run_stages
+from training.start import open_start
 
 __all__ = ["run"]
 
@@ -49,6 +52,7 @@ def run(
         The packed bundle's folder; None on a rank that trained along.
 
     Raises:
+        ConfigError: The bundle that the recipe starts from will not do.
         StaleInput: Something in ``out`` was made from other inputs.
         ArchiveRefused: The archive, or the data, cannot be used; labels are missing.
         ParityError: An exported graph is beyond tolerance; nothing is packed.
@@ -59,6 +63,10 @@ def run(
         if not machine.ranks.is_first:
             follow_stages(recipe, machine)
             return None
+        # Ingestion may take hours; a start that will not do is said before.
+        start = open_start(recipe.model, load_spec(recipe.model.config))
+        if start is None and recipe.bundle.start_share:
+            raise ConfigError("bundle.start_share: expected 0 where model.weights names no bundle")
         found = archive
         if found is None and recipe.ingest is not None:
             settings = located(recipe.ingest, (path or out).resolve().parent)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from training.errors import ArchiveRefused
-from training.records import PARTS, parts_digest, write_split
+from training.records import PARTS, Archive, parts_digest, write_split
 
 __all__ = [
     "FRACTIONS",
@@ -28,6 +28,7 @@ __all__ = [
     "dev_items",
     "read_sources",
     "read_split",
+    "split_digest",
     "split_sources",
     "write_source_split",
 ]
@@ -216,6 +217,12 @@ def read_split(path: Path) -> dict[str, str]:
             f"{path.name}: expected digest {parts_digest(body['parts'])}, found {body['digest']}"
         )
     return dict(body["parts"])
+
+
+def split_digest(archive: Archive) -> str:
+    """Digest of what tells an archive's parts apart: source groups where it is composed."""
+    path = archive.path / "source_split.json"
+    return parts_digest(read_split(path)) if path.is_file() else archive.digest
 
 
 def dev_items(data: Path, split: Path | dict[str, str], part: str) -> list[DevItem]:

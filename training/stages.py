@@ -30,7 +30,7 @@ from training.batches import FrameStore
 from training.cleansing_report import report_cleansing
 from training.compute import Machine, machine_for
 from training.config import Recipe, digest
-from training.errors import StaleInput
+from training.errors import ConfigError, StaleInput
 from training.loop import Schedule, follow
 from training.model import (
     EndoClip,
@@ -45,6 +45,8 @@ from training.reading import Exam, attributes_digest, read_exams
 from training.records import Archive, read
 from training.runs import archive_digest, file_digest, run_stage
 from training.sample import read_share
+from training.sources import split_digest
+from training.start import open_start, start_from
 from training.step import Bench
 
 __all__ = [
@@ -82,15 +84,20 @@ class Workshop:
     def towers(self, weights: Path | None) -> tuple[EndoClip, Callable[[list[str]], Tensor]]:
         """Model and tokenizer on the CPU, from a stage's weights or as the recipe starts."""
         torch.manual_seed(self.recipe.seed)
-        config = self.recipe.model
-        initial = config.weights or None
-        model, tokenize = build(
-            self.spec, initial if config.pretrained else None, config.pretrained
-        )
+        config, start = self.recipe.model, self.start
+        initial = config.weights if config.pretrained and start is None else None
+        model, tokenize = build(self.spec, initial or None, config.pretrained)
         if weights is not None:
             load_weights(model, weights)
+        elif start is not None:
+            start_from(model, self.spec, tokenize, start)
         freeze(model, config.frozen_blocks, config.frozen_text_layers)
         return model.to(memory_format=torch.channels_last), tokenize
+
+    @property
+    def start(self) -> Bundle | None:
+        """The bundle that training goes on from; None = the towers' own weights."""
+        return open_start(self.recipe.model, self.spec)
 
     def bench(self, weights: Path | None) -> Bench:
         """Towers on the run's machine, with what they train with."""
@@ -178,6 +185,7 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
 
     Raises:
         StaleInput: A folder was made from other inputs.
+        ConfigError: The bundle that the recipe starts from does not fit the recipe or the archive.
     """
     recipe = shop.recipe
     stages: list[tuple[str, Any, Callable[..., dict[str, Any]]]] = [
@@ -192,6 +200,9 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
         "seed": recipe.seed,
         "attributes": attributes_digest(recipe.attributes, shop.archive.path),
     }
+    if (start := shop.start) is not None:
+        _check_split(start, shop.archive)
+        key |= {"start": start.digest}
     if recipe.compute.precision != "fp32":
         key |= {"precision": recipe.compute.precision}  # the one setting of [compute] that rounds
     told = {"corrupted": recipe.attributes.corrupted, "dropped": recipe.attributes.dropped}
@@ -207,6 +218,24 @@ def run_stages(shop: Workshop, out: Path, twins: Sequence[Path] = ()) -> Path:
         # Cleansing counts lesions and does not look at their attributes.
         key |= told
     return done[-1]
+
+
+def _check_split(start: Bundle, archive: Archive) -> None:
+    """See that a bundle was not trained on what the archive's figures would be of.
+
+    Raises:
+        ConfigError: The same public frames were split otherwise for it.
+    """
+    before = start.manifest.provenance
+    if before.extra.get("archive") != archive.kind or before.split_digest == split_digest(archive):
+        return
+    told = (
+        f"{start.path.name} was trained on {archive.kind} exams that were split otherwise: it may "
+        "have seen what is measured here"
+    )
+    if archive.kind == "composed":
+        raise ConfigError(f"model.weights: {told}")
+    log.warning("%s; figures are fair only of patients whom it did not see", told)
 
 
 def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, Any]:
@@ -225,8 +254,13 @@ def _cleanse(shop: Workshop, _done: Sequence[Path], folder: Path) -> dict[str, A
 
 
 def _attune(shop: Workshop, done: Sequence[Path], folder: Path) -> dict[str, Any]:
-    config = shop.recipe.attunement
-    sampler = attunement.Sampler(*_cleansed(shop, done[0]), config)
+    config, hard = shop.recipe.attunement, frozenset[Path]()
+    if config.hard_background:
+        if not shop.recipe.cleansing.enabled:
+            raise ConfigError("attunement.hard_background: expected 0 where cleansing is off")
+        fates = cleansing.read_ledger(done[0] / "ledger.jsonl")
+        hard = cleansing.hardest(fates, shop.part("train"))
+    sampler = attunement.Sampler(*_cleansed(shop, done[0]), config, hard)
     schedule = shop.schedule(config.steps, config.lr, 2)
     return attunement.attune(folder, shop.bench(done[-1] / "weights.pt"), sampler, schedule)
 

@@ -4,20 +4,24 @@
     python clients/conformance https://scoring.example --key-file key --json
     python clients/conformance faults http://localhost:8000     # a proxy to test clients with
 
-Needs httpx. Sends a drawn frame, some hundred times in all; nothing is changed on the service.
+Needs httpx. Sends a drawn frame, some hundred times in all; deletes the exams that it opens.
 Exit code: 0 all lines hold (or were skipped, with a reason), 1 some do not, 2 nobody answers.
 """
 
 import argparse
 import json
+import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import edges  # noqa: F401  (registers its lines)
+import dicom  # noqa: F401  (registers its lines)
+import edges  # noqa: F401
+import exams  # noqa: F401
 import faults
 import httpx
 import scoring  # noqa: F401
+import streams  # noqa: F401
 from kit import LINES, Kit, Line, Skipped
 
 
@@ -58,7 +62,7 @@ def _verdict(one: Line, kit: Kit) -> tuple[str, str]:
         return "skip", str(reason)
     except AssertionError as error:
         return "FAIL", str(error)
-    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (httpx.HTTPError, OSError, LookupError, TypeError, ValueError, struct.error) as error:
         return "FAIL", f"expected an answer of the contract's shape; found {error!r}"[:200]
     return "pass", ""
 

@@ -63,7 +63,7 @@ def png(colour: tuple[int, int, int] = (180, 60, 50), side: int = 96) -> bytes:
 class Kit:
     """Asks one deployment."""
 
-    def __init__(self, url: str, key: str | None, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, key: str | None, timeout_s: float = 120.0) -> None:
         self.key = key
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -81,7 +81,8 @@ namespace EndoClip
 
         public Client(string url, string key = null)
         {
-            http = new HttpClient { BaseAddress = new Uri(url), Timeout = TimeSpan.FromSeconds(120) };
+            // With a slash at its end and none before v1, a root below a path keeps that path.
+            http = new HttpClient { BaseAddress = new Uri(url.TrimEnd('/') + "/"), Timeout = TimeSpan.FromSeconds(120) };
             if (key != null) http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", key);
         }
 
@@ -124,7 +125,7 @@ namespace EndoClip
             // No name of a file leaves the machine: parts are numbered.
             for (var number = 0; number < frames.Count; number++)
                 form.Add(new ByteArrayContent(frames[number]), "frames", number.ToString());
-            var request = new HttpRequestMessage(HttpMethod.Post, "/v1/" + task) { Content = form };
+            var request = new HttpRequestMessage(HttpMethod.Post, "v1/" + task) { Content = form };
             request.Headers.Add("X-Request-ID", id);
             return request;
         }

@@ -20,7 +20,7 @@ export async function score(url, frames, how = {}) {
     let answer, body;
     try {
       const headers = { 'X-Request-ID': id, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-      answer = await fetch(`${url}/v1/${task}`, { method: 'POST', body: form, headers });
+      answer = await fetch(`${url.replace(/\/+$/, '')}/v1/${task}`, { method: 'POST', body: form, headers });
       body = await answer.json();
     } catch (error) {
       if (attempt >= attempts) throw error;

@@ -65,7 +65,7 @@ def _variable(label: str) -> build.QueryVariable:
 
 def _drawn(panel: Panel) -> timeseries.Panel | table.Panel:
     as_table = panel.unit == "none"
-    drawn = table.Panel().span(12).height(6) if as_table else _lines(panel.unit)
+    drawn = table.Panel().span(12).height(6) if as_table else _lines(panel)
     drawn = drawn.title(panel.title).unit(panel.unit).description(panel.about).datasource(_SOURCE)
     for number, (name, expression) in enumerate(panel.queries.items()):
         target = prometheus.Dataquery().expr(expression).ref_id("ABCDEF"[number])
@@ -77,14 +77,24 @@ def _drawn(panel: Panel) -> timeseries.Panel | table.Panel:
     return drawn
 
 
-def _lines(unit: str) -> timeseries.Panel:
+def _lines(panel: Panel) -> timeseries.Panel:
     legend = common.VizLegendOptions().show_legend(True)
     legend = legend.display_mode(values.LegendDisplayMode.LIST)
     legend = legend.placement(values.LegendPlacement.BOTTOM)
     tooltip = common.VizTooltipOptions().mode(values.TooltipDisplayMode.MULTI)
+    tooltip = tooltip.sort(values.SortOrder.DESCENDING)  # of twenty outcomes most are 0
     drawn = timeseries.Panel().legend(legend).tooltip(tooltip).min(0).fill_opacity(8)
     drawn = drawn.span(8).height(8)
-    return drawn.max(1) if unit == "percentunit" else drawn
+    if panel.fires_at is not None:
+        scale = common.ScaleDistributionConfig().type(values.ScaleDistribution.LOG).log(10)
+        line = common.GraphThresholdsStyleConfig().mode(values.GraphTresholdsStyleMode.DASHED)
+        steps = [
+            model.Threshold(value=None, color="transparent"),
+            model.Threshold(value=panel.fires_at, color="red"),
+        ]
+        limits = build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)
+        drawn = drawn.min(1).scale_distribution(scale).thresholds(limits).thresholds_style(line)
+    return drawn.max(1) if panel.unit == "percentunit" else drawn
 
 
 if __name__ == "__main__":

@@ -35,12 +35,15 @@ class Panel:
         unit: as Grafana names it; the axis of a share ends at 1.
         about: how to read it.
         queries: legend → PromQL.
+        fires_at: where an alert fires on values that span orders of magnitude: a line is drawn
+            there, and the axis is logarithmic, from 1 up.
     """
 
     title: str
     unit: str
     about: str
     queries: dict[str, str]
+    fires_at: float | None = None
 
 
 # A string begins a row.
@@ -67,6 +70,14 @@ SERVICE: Sequence[str | Panel] = (
             "{{task}} p50": quantile(0.5, "request_seconds", "task"),
             "{{task}} p95": quantile(0.95, "request_seconds", "task"),
         },
+    ),
+    Panel(
+        "Exams' results asked for",
+        "reqps",
+        "By outcome, in any dialect: programs that poll an open exam, and reports. `not_found` is "
+        "an exam that is over its time or was deleted; `conflict` one that began with another "
+        "bundle, or a structured report of one that is not closed.",
+        {"{{outcome}}": rate("requests_total", "outcome", 'task="exam_report"')},
     ),
     "Phases",
     Panel(
@@ -235,6 +246,7 @@ CLINICAL: Sequence[str | Panel] = (
             "on the alert fires. `earlier` are the device's own exams before, `reference` those in "
             "the bundle. Missing until there are enough exams: docs/drift.md.",
             {"{{device}} {{against}}": f"1 / min by (device, against) ({drift('p_value', shift)})"},
+            fires_at=1000,
         )
         for shift, title, about in (
             ("image", "Other images", "Whether frames of like decision look different."),
@@ -286,9 +298,10 @@ MODEL: Sequence[str | Panel] = (
     ),
     Panel(
         "Not ready, by reason",
-        "bool",
-        "Why `/readyz` answers 503; what to do about each: docs/service.md, Readiness.",
-        {"{{instance}} {{reason}}": of("endoclip_not_ready")},
+        "short",
+        "How many services answer `/readyz` with 503, by reason; what to do about each: "
+        "docs/service.md, Readiness.",
+        {"{{reason}}": f"sum by (reason) ({of('endoclip_not_ready')})"},
     ),
     Panel(
         "Canaries",

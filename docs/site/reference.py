@@ -14,6 +14,7 @@ from endo_clip_client import watch
 from pydantic_core import PydanticUndefined
 
 from docs.site.http_api import http
+from service.audit_commands import make_audit_parser
 from service.commands import make_parser
 from service.settings import Settings
 from training import __main__ as training
@@ -26,11 +27,18 @@ _COLUMNS = "100"
 def commands() -> str:
     """Every command's `--help`, as the programs print it."""
     # The parsers are private: nothing but this page looks at a program without running it.
-    programs = [make_parser(), training._parser(), client._parser(), watch._parser()]
+    programs = [
+        make_parser(),
+        make_audit_parser(),
+        training._parser(),
+        client._parser(),
+        watch._parser(),
+    ]
     text = (
         "# Commands\n\nWhat `--help` prints, program by program. `python` is that of the "
-        "environment that `make serve` (service) or `make train` (training) sets up; `endo-clip` "
-        "and `endo-clip-watch` come with `pip install ./clients/python`.\n"
+        "environment that `make serve` (service) or `make train` (training) sets up, where "
+        "`endo-clip-audit` is, too; `endo-clip` and `endo-clip-watch` come with "
+        "`pip install ./clients/python`.\n"
     )
     with mock.patch.dict(os.environ, COLUMNS=_COLUMNS):
         for program in programs:

@@ -96,7 +96,8 @@ class RemoteWorker:
         pause = _PAUSE_S
         while True:
             try:
-                encoded: Encoded = await self._encode.remote(self._digest, kind.value, value)
+                answer = self._encode.remote(self._digest, kind.value, value)
+                encoded: Encoded = await answer
             except BackPressureError:
                 raise Overloaded(_RETRY_S) from None
             except (RayError, RayServeException) as error:
@@ -105,6 +106,8 @@ class RemoteWorker:
                 # Of the call, by a replica that ends, and not of the caller's wait for it.
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
+                    # To stop waiting tells the replica nothing: it would encode for nobody.
+                    answer.cancel()
                     raise
                 said = "cancelled"
             else:

@@ -78,6 +78,10 @@ class ExamAnswer(Answer):
 
     request_id: str
     expires_at: Annotated[Time, Field(description="When it is removed if nothing changes it.")]
+    takes_frames: Annotated[
+        bool,
+        Field(description="It is open, and its bundle is what is served."),
+    ]
     exam_id: ExamId
     patient_id: str
     state: Literal["open", "closing", "closed"]

@@ -6,6 +6,8 @@ is asked in SQL is the same for both; placeholders are `?`.
 """
 
 import asyncio
+import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -16,14 +18,18 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from service.errors import ServiceError, SettingsInvalid, StoreUnavailable
+from service.logs import Event, cause_of
 
 __all__ = ["Database", "Transaction"]
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
+_logger = logging.getLogger(__name__)
 _VERSION = 1
 _BUSY_S = 10.0
 _POSTGRES = ("postgresql://", "postgres://")
+# Kinds of advisory locks, which are numbers that the database has no meaning for.
+_MAKE, _ALONE = 7341, 7342
 _SCHEMA = (
     """CREATE TABLE exam_schema (version BIGINT NOT NULL PRIMARY KEY)""",
     """CREATE TABLE exams (
@@ -53,6 +59,9 @@ class Transaction(Protocol):
 
     def lock(self, sql: str, *values: Any) -> Rows:
         """Run a query whose rows nobody else changes until the transaction ends."""
+
+    def alone(self, name: str) -> None:
+        """Wait until no other transaction is alone with this name; first of all, lest two wait."""
 
 
 class Database:
@@ -114,9 +123,17 @@ class Database:
                 connection.close()
 
     def _run(self, work: Callable[[Transaction], T], read_only: bool) -> T:
+        try:
+            return self._transact(work, read_only)
+        except StoreUnavailable as error:
+            reason = cause_of(error.__cause__ or error)
+            _logger.error(Event("exam_store", state="unavailable", reason=reason))
+            raise
+
+    def _transact(self, work: Callable[[Transaction], T], read_only: bool) -> T:
         connection = self._connection()
         try:
-            connection.begin(read_only)
+            connection = self._begun(connection, read_only)
             try:
                 result = work(connection)
                 connection.commit()
@@ -130,6 +147,21 @@ class Database:
                 self._drop(connection)
             raise StoreUnavailable(connection.reason(error)) from error
         return result
+
+    def _begun(self, connection: "_Connection", read_only: bool) -> "_Connection":
+        """Begin; a connection that died unnoticed, as all do when the server restarts, is renewed.
+
+        Nothing was asked of it yet, so nothing can happen twice.
+        """
+        try:
+            connection.begin(read_only)
+        except connection.error:
+            if connection.alive:
+                raise
+            self._drop(connection)
+            connection = self._connection()
+            connection.begin(read_only)
+        return connection
 
     def _connection(self) -> "_Connection":
         found: _Connection | None = getattr(self._local, "connection", None)
@@ -180,6 +212,9 @@ class _Connection:
         raise NotImplementedError
 
     def lock(self, sql: str, *values: Any) -> Rows:
+        raise NotImplementedError
+
+    def alone(self, name: str) -> None:
         raise NotImplementedError
 
     def rows(self, sql: str, *values: Any) -> Rows:
@@ -233,6 +268,9 @@ class _Sqlite(_Connection):
     def lock(self, sql: str, *values: Any) -> Rows:
         return self.rows(sql, *values)  # the one writer has the whole file
 
+    def alone(self, name: str) -> None:
+        """Nothing: neither has another this name, nor any."""
+
 
 class _Postgres(_Connection):
     blob = "BYTEA"
@@ -270,6 +308,10 @@ class _Postgres(_Connection):
     def lock(self, sql: str, *values: Any) -> Rows:
         return self.rows(f"{sql} FOR UPDATE", *values)
 
+    def alone(self, name: str) -> None:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)
+        self.rows("SELECT pg_advisory_xact_lock(?, ?)", _ALONE, number)
+
     def reason(self, error: Exception) -> str:
         return f"PostgreSQL: {type(error).__name__}"
 
@@ -280,7 +322,7 @@ def _make(connection: _Connection) -> None:
     try:
         if isinstance(connection, _Postgres):
             # Two that make a table at once is an error of one of them.
-            connection.rows("SELECT pg_advisory_xact_lock(7341)")
+            connection.rows("SELECT pg_advisory_xact_lock(?)", _MAKE)
         # Not IF NOT EXISTS alone: an index that is there is locked all the same, and a replica that
         # starts would come to a deadlock with one that writes.
         if not connection.rows(connection.has_schema)[0][0]:

@@ -1,12 +1,13 @@
 """What can be done with exams: open, send frames, ask, close, delete.
 
 An exam stays with the bundle and the site profile that it began with: embeddings of two towers
-cannot be compared, so one that meets another bundle is refused by name. Closed ones are read
-whatever is served.
+cannot be compared, so one that meets another bundle takes no more frames, and its result is still
+that bundle's (`service.exams.bundles`). Closed ones are read whatever is served.
 """
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,17 +22,18 @@ from service.audit import AuditLog
 from service.bundles import NAMED_TASKS
 from service.engine import Engine, Frame, all_of
 from service.errors import (
-    Conflict,
     ExamClosed,
     PayloadTooLarge,
     StoreUnavailable,
 )
+from service.exams.bundles import Bundles, check_served, is_served, profile_of
 from service.exams.database import Database
 from service.exams.frames import answer, audit_entries, fresh, identify, kept
 from service.exams.results import outcome_of, result_of, rfc3339
 from service.exams.store import ExamStore, check_same
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
 from service.forms import FrameIn, PatientIn, RequestIn
+from service.logs import Event, cause_of
 from service.rates import FrameRate
 from service.schemas import ExamBody
 from service.scoring import pointed
@@ -39,6 +41,7 @@ from service.settings import Settings
 
 __all__ = ["Exams", "Taken"]
 
+_logger = logging.getLogger(__name__)
 _DEFAULT_POINT = "balanced"
 _CACHED_RESULTS = 16
 _PURGE_EVERY_S = 600.0
@@ -72,6 +75,7 @@ class Exams:
         # By key, revision and state, which determine it.
         self._results: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
         self._purging: asyncio.Task[None] | None = None
+        self._bundles = Bundles(settings)
 
     def check(self) -> None:
         """Open the database where the operator has named one.
@@ -85,6 +89,12 @@ class Exams:
                 database.check()
             finally:
                 database.close()
+
+    def start(self) -> None:
+        """Begin to remove what is over, where there may be exams; on the event loop."""
+        with suppress(StoreUnavailable):  # an account without a home has none
+            if self._url is not None or _default_path().exists():
+                self._open_store()
 
     async def stop(self) -> None:
         """Close the database."""
@@ -140,7 +150,7 @@ class Exams:
             AllFramesRejected: no frame could be read.
             Overloaded, RateLimited, EncodeFailed: as for other routes.
         """
-        check_bundle(engine, exam)
+        check_served(engine, exam)
         sent = request.patients[0].frames
         named = await asyncio.to_thread(identify, sent)
         readable = {one.frame_id: one for one in named if one.content}
@@ -186,6 +196,7 @@ class Exams:
         try:
             await asyncio.to_thread(self._audit.write, entries)
         except OSError as error:
+            _logger.error(Event("audit_log", state="unwritable", reason=cause_of(error)))
             raise StoreUnavailable("the audit log") from error
 
     def check_open(self, engine: Engine, exam: Exam) -> None:
@@ -195,7 +206,7 @@ class Exams:
             Conflict: it began with another bundle.
             ExamClosed: it takes no more frames.
         """
-        check_bundle(engine, exam)
+        check_served(engine, exam)
         if exam.state is not State.OPEN:
             raise ExamClosed
 
@@ -212,7 +223,7 @@ class Exams:
 
         Raises:
             NotFound, StoreUnavailable: as `ExamStore.snapshot`.
-            Conflict: it is not closed, and another bundle is served.
+            Conflict: it is not closed, and its bundle is neither served nor to be found.
             EncodeFailed: a graph did not run.
         """
         return await self._result(engine, await self.find(owner, exam_id))
@@ -240,22 +251,23 @@ class Exams:
         exam = await store.find(owner, exam_id)
         made: dict[str, Any] | None = None
         if exam.final is None:
-            check_bundle(engine, exam)
+            scorer = await self._bundles.scorer(engine, exam)
             await store.begin_close(exam)
             now, frames = await store.snapshot(owner, exam_id)
             told = replace(now, state=State.CLOSED, final=b"")
-            result = await asyncio.to_thread(result_of, engine, told, frames)
+            result = await asyncio.to_thread(result_of, scorer, told, frames)
             body = await asyncio.to_thread(jsonio.write, result)
             digest = hashlib.sha256(body).hexdigest()
-            closed = {"event": "closed", "bundle": engine.bundle.digest, "result": digest}
+            closed = {"event": "closed", "bundle": exam.options.bundle, "result": digest}
             await self._note([{**closed, "frames": now.revision}])
             exam, is_ours = await store.end_close(exam, body)
             if is_ours:
                 made = result
+            if is_ours and scorer is engine:
                 seen = {one.content: outcome_of(one).embedding for one in frames}
                 scored = [one for one in seen.values() if one is not None]
                 engine.drift.add_exam(exam.options.device, scored)
-        return self._with_end(exam, exam.final or b""), made
+        return self._with_now(engine, exam, exam.final or b""), made
 
     async def delete(self, owner: str, exam_id: str) -> None:
         """Remove an exam with all that is kept of it.
@@ -304,39 +316,27 @@ class Exams:
 
     async def _result(self, engine: Engine, exam: Exam) -> bytes:
         if exam.final is not None:
-            return self._with_end(exam, exam.final)
-        check_bundle(engine, exam)
+            return self._with_now(engine, exam, exam.final)
+        scorer = await self._bundles.scorer(engine, exam)
         cached = self._results.get(_version(exam))
         if cached is None:
             exam, frames = await self._open_store().snapshot(exam.owner, exam.exam_id)
             if exam.final is not None:
-                return self._with_end(exam, exam.final)
-            result = await asyncio.to_thread(result_of, engine, exam, frames)
+                return self._with_now(engine, exam, exam.final)
+            result = await asyncio.to_thread(result_of, scorer, exam, frames)
             cached = await asyncio.to_thread(jsonio.write, result)
             self._results[_version(exam)] = cached
             while len(self._results) > _CACHED_RESULTS:
                 self._results.popitem(last=False)
-        return self._with_end(exam, cached)
+        return self._with_now(engine, exam, cached)
 
-    def _with_end(self, exam: Exam, body: bytes) -> bytes:
-        """Add what is no part of the result: when the exam will be removed."""
-        expires = jsonio.write({"expires_at": rfc3339(self._open_store().expires_us(exam))})
-        return expires[:-1] + b"," + body[1:]
-
-
-def check_bundle(engine: Engine, exam: Exam) -> None:
-    """Hold an exam against what is served.
-
-    Raises:
-        Conflict: it began with another bundle or site profile.
-    """
-    if exam.options.bundle != engine.bundle.digest:
-        raise Conflict(
-            f"The exam began with the bundle {exam.options.bundle}; this service serves "
-            f"{engine.bundle.digest}. Open a new one."
-        )
-    if exam.options.site_profile != _site_profile(engine):
-        raise Conflict("The exam began with another site profile. Open a new one.")
+    def _with_now(self, engine: Engine, exam: Exam, body: bytes) -> bytes:
+        """Add what is no part of the result: how long it is kept, and whether it takes frames."""
+        now = {
+            "expires_at": rfc3339(self._open_store().expires_us(exam)),
+            "takes_frames": exam.state is State.OPEN and is_served(engine, exam),
+        }
+        return jsonio.write(now)[:-1] + b"," + body[1:]
 
 
 def _options(engine: Engine, body: ExamBody) -> ExamOptions:
@@ -354,12 +354,8 @@ def _options(engine: Engine, body: ExamBody) -> ExamOptions:
         box=box,
         operating_point=point,
         bundle=engine.bundle.digest,
-        site_profile=_site_profile(engine),
+        site_profile=profile_of(engine),
     )
-
-
-def _site_profile(engine: Engine) -> str | None:
-    return engine.site_profile.digest if engine.site_profile else None
 
 
 def _check_room(exam: Exam, max_frames: int) -> None:

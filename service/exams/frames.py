@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from model_store.encoder import Unifier
 from service.engine import Engine, Frame
 from service.errors import AllFramesRejected
 from service.exams.results import describe, microseconds, rfc3339
@@ -13,7 +14,7 @@ from service.forms import FrameIn, PatientIn
 from service.frames import content_of
 from service.scoring import score_exam
 
-__all__ = ["answer", "audit_entries", "fresh", "identify", "kept"]
+__all__ = ["answer", "audit_entries", "fresh", "identify", "kept", "prompts_digest"]
 
 _ID_CHARS = 32
 _TOLD = ("exam_id", "model", "intended_use")
@@ -113,23 +114,30 @@ def audit_entries(
         "event": "frame",
         "bundle": options.bundle,
         "site_profile": options.site_profile,
-        "prompts": {task: _prompts(engine, task) for task in options.tasks},
+        "prompts": {task: prompts_digest(engine.encoder, task) for task in options.tasks},
         "input": asdict(manifest.input),
+        "limits": asdict(engine.image_limits),
         "crop": list(options.box),
         "provider": engine.provider_now,
         "operating_point": options.operating_point,
     }
     by_id = {entry["frame_id"]: entry for entry in told["frames"]}
     entries = []
-    for one in rows:
-        entry = by_id[one.frame_id]
+    for row in rows:
+        entry = by_id[row.frame_id]
         results = entry.get("results", {})
-        probabilities = {task: result["probability"] for task, result in results.items()}
-        found = {"file": one.content.hex(), "status": entry["status"]}
-        entries.append({**by_what, **found, "probabilities": probabilities})
+        found = {
+            "file": row.content.hex(),
+            "status": entry["status"],
+            "reason": entry.get("reason"),
+            "probabilities": {task: one["probability"] for task, one in results.items()},
+            "decisions": {task: one["decision"] for task, one in results.items()},
+        }
+        entries.append({**by_what, **found})
     return entries
 
 
-def _prompts(engine: Engine, task: str) -> str:
-    classes = engine.encoder.class_embeddings(engine.bundle.label_set(task))
+def prompts_digest(encoder: Unifier, task: str) -> str:
+    """Give the SHA-256 of what a task's frames are compared with: its class embeddings."""
+    classes = encoder.class_embeddings(encoder.bundle.label_set(task))
     return hashlib.sha256(classes.tobytes()).hexdigest()

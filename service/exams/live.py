@@ -43,7 +43,7 @@ from service.exams.exams import Exams, Taken
 from service.exams.results import is_within_calendar, rfc3339
 from service.exams.values import Exam
 from service.forms import FrameIn, PatientIn, RequestIn
-from service.guard import owner_of, rate_of
+from service.guard import accepted_protocol, owner_of, rate_of
 from service.intake import client_of
 from service.metrics import Metrics
 from service.record import note
@@ -59,6 +59,8 @@ _LONGEST_KEEP_MS = 3_600_000
 _RETRY_S = 10
 # Frames that wait for the disk; while there are more, none is chosen to be kept.
 _UNKEPT = 64
+# And for so long when the stream ends: a database that is away must not hold up the service's end.
+_LAST_S = 10.0
 _OF_POSTS = "duplicate"
 _DONE, _REFUSED, _RESTART, _LATER, _FAILED = 1000, 1008, 1012, 1013, 1011
 
@@ -101,7 +103,7 @@ async def stream(socket: WebSocket, exam_id: str) -> None:
     exams.check_open(state.engine, exam)
     with rooms.enter():
         last_us = await exams.last_captured(exam)
-        await socket.accept()
+        await socket.accept(accepted_protocol(socket.scope))
         hello = {
             "type": "open",
             "request_id": socket.state.request_id,
@@ -160,10 +162,11 @@ class _Room:
                 if task.done():
                     task.result()
         except (ClientDisconnect, WebSocketDisconnect):
-            if tasks:
-                await self._keep_the_rest(tasks)
+            self._has_left = True
+            await self._keep_the_rest(tasks)
             return
         except Exception as error:
+            await self._keep_the_rest(tasks)
             code = _close_code(error)
             note(outcome=str(problem(error, "")[1]["code"]))
             with suppress(WebSocketDisconnect, RuntimeError):
@@ -236,23 +239,26 @@ class _Room:
                 return {"type": "frame", "captured_at": at, **error.patients[0]["frames"][0]}
         state.metrics.count_frames(taken.patients)
         interval = arrived.captured_us // max(self._keep_every_us, 1)
-        if (interval != self._kept_in or not self._keep_every_us) and not self._to_keep.full():
+        is_chosen = interval != self._kept_in or not self._keep_every_us
+        is_kept = is_chosen and not self._to_keep.full()
+        if is_kept:
             self._kept_in = interval
             self._to_keep.put_nowait(taken)
         entry = {key: value for key, value in taken.answer["frames"][0].items() if key != _OF_POSTS}
         ms = round((time.perf_counter() - arrived.since) * 1000, 1)
-        return {"type": "frame", **entry, "ms": ms}
+        return {"type": "frame", **entry, "ms": ms, "to_be_kept": is_kept}
 
     async def _keep_the_rest(self, tasks: list[asyncio.Future[None]]) -> None:
-        """Keep what was chosen before the client left: it has seen those results."""
-        self._has_left = True
+        """Keep what was chosen before the end, whoever ended it: its results have been seen."""
+        if not tasks or tasks[-1].done():
+            return
         reading, working, keeping = tasks
         for task in (reading, working):
             task.cancel()
         await asyncio.gather(reading, working, return_exceptions=True)
         rest = asyncio.ensure_future(self._to_keep.join())
         tasks.append(rest)
-        await asyncio.wait((rest, keeping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((rest, keeping), timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _keep(self) -> None:
         """Keep what is to be kept, and say so when it is on the disk."""

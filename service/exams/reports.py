@@ -76,7 +76,8 @@ def _written(body: bytes, frames: list[KeptFrame], task: str, sent: RequestIn) -
             f"expected the DICOM files of all {len(told)} frames of the exam; "
             f"{missing} of them are not there",
         )
-    request = RequestIn((PatientIn("0", None, tuple(one for one in ordered if one)),))
+    patient = PatientIn("0", document["device"], tuple(one for one in ordered if one))
+    request = RequestIn((patient,))
     check(Dialect.DICOM, task, request)
     return write(Dialect.DICOM, document, request)
 

@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from model_store.quality import AbstainReason
-from service.engine import Engine, Frame
+from service.engine import Frame
 from service.exams.segments import MAX_GAP_S, WINDOW_S, find_segments
 from service.exams.values import Exam, KeptFrame
 from service.forms import FrameIn, PatientIn
+from service.scorer import Scorer
 from service.scoring import model_info, score_exam
 
 __all__ = ["describe", "is_within_calendar", "microseconds", "outcome_of", "result_of", "rfc3339"]
@@ -59,7 +60,7 @@ def rfc3339(microseconds_: int) -> str:
     return moment.isoformat(timespec=kind).replace("+00:00", "Z")
 
 
-def describe(engine: Engine, exam: Exam) -> dict[str, Any]:
+def describe(engine: Scorer, exam: Exam) -> dict[str, Any]:
     """Say what an exam is, without its frames."""
     options = exam.options
     return {
@@ -85,7 +86,7 @@ def outcome_of(frame: KeptFrame) -> Frame:
     return Frame(embedding=frame.embedding)
 
 
-def result_of(engine: Engine, exam: Exam, frames: Sequence[KeptFrame]) -> dict[str, Any]:
+def result_of(engine: Scorer, exam: Exam, frames: Sequence[KeptFrame]) -> dict[str, Any]:
     """Score an exam from its frames; a thread's work.
 
     Args:
@@ -120,7 +121,7 @@ def _place(frame: KeptFrame) -> tuple[bool, int, int, str]:
 
 
 def _task(
-    engine: Engine,
+    engine: Scorer,
     exam: Exam,
     task: str,
     frames: Sequence[KeptFrame],
@@ -156,7 +157,7 @@ def _entry(frame: KeptFrame, counted: KeptFrame, told: dict[str, Any]) -> dict[s
 
 
 def _segments(
-    engine: Engine,
+    engine: Scorer,
     answer: dict[str, Any],
     task: str,
     point: str,

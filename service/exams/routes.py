@@ -1,37 +1,36 @@
 """The endpoints of exams."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import jsonio
 from service.admission import Admission, Permit
 from service.dialects import Dialect, asked_for, write_exam
 from service.engine import Engine
-from service.errors import InvalidRequest, code_of
+from service.errors import InvalidRequest
 from service.exams.exams import Exams, Taken
 from service.exams.reports import check_report, write_report
 from service.forms import EXAM_FRAMES, read_document, read_request
 from service.frames import unfold
 from service.guard import owner_of, rate_of
 from service.intake import client_of, counted, deadline, declared_bytes, while_connected
-from service.metrics import CLIENT_GONE, Metrics, Phase
+from service.metrics import Metrics, Phase
+from service.outcomes import counted_as, outcome_of
 from service.record import note
 from service.schemas import ExamBody
 
-__all__ = ["TASK", "router"]
+__all__ = ["TASKS", "router"]
 
-# As a task's name in figures and log lines.
-TASK = "exam_frames"
-_REPORT = "exam_report"
+# As names of tasks in figures and log lines: frames sent, a result asked for in any dialect.
+TASKS = _FRAMES, _REPORT = "exam_frames", "exam_report"
+_VARY = {"Vary": "Accept"}
 _MAX_OPTIONS_BYTES = 16 * 1024
-_CLIENT_GONE_STATUS = 499  # never sent to anyone: the connection is gone
 
 router = APIRouter(prefix="/v1/exams", tags=["exams"])
 
@@ -43,49 +42,22 @@ async def open_exam(request: Request) -> Response:
         body = await read_document(incoming, ExamBody, _MAX_OPTIONS_BYTES)
         rate_of(request).charge(1)
         answer, exam_id, is_new = await _exams(request).open(engine, owner_of(request), body)
-    location = {"Location": f"/v1/exams/{exam_id}"}
+    # Relative, for a proxy may have the service below a path that it does not know of.
+    location = {"Location": f"exams/{exam_id}"}
     return _written(request, answer, 201 if is_new else 200, location)
 
 
 @router.post("/{exam_id}/frames", summary="Send frames", response_model=None)
 async def add_frames(request: Request, exam_id: str) -> Response:
     """Encode what is new of the frames and score each; what is answered is kept."""
-    metrics: Metrics = request.app.state.metrics
-    started = time.perf_counter()
-    note(task=TASK)
-    try:
-        taken = await _take(request, exam_id)
-        with metrics.timed(Phase.RESPOND):
-            body = await asyncio.to_thread(jsonio.write, taken.answer)
-    except ClientDisconnect:
-        metrics.count_request(TASK, CLIENT_GONE, time.perf_counter() - started)
-        note(outcome=CLIENT_GONE)
-        return Response(status_code=_CLIENT_GONE_STATUS)
-    except Exception as error:
-        metrics.count_request(TASK, code_of(error).value, time.perf_counter() - started)
-        metrics.count_frames(getattr(error, "patients", ()))
-        raise
-    metrics.count_request(TASK, "ok", time.perf_counter() - started)
-    metrics.count_frames(taken.patients)
-    return _written(request, body)
+    return await counted_as(request, _FRAMES, _add_frames(request, exam_id))
 
 
 @router.get("/{exam_id}", summary="The result so far, or the final one", response_model=None)
 @router.get("/{exam_id}/report", summary="The same, to be filed", response_model=None)
 async def get_exam(request: Request, exam_id: str) -> Response:
     """Score what there is; once the exam is closed, give its final result."""
-    async with _admitted(request) as (engine, _, _):
-        dialect = asked_for(request.headers.get("accept", ""))
-        if dialect is Dialect.DICOM:
-            raise InvalidRequest(
-                "expected Accept application/json or application/fhir+json: an exam keeps nothing "
-                "of its images; POST their DICOM files to report/{task} for a structured report"
-            )
-        body = await _exams(request).result(engine, owner_of(request), exam_id)
-        if dialect is Dialect.FHIR:
-            body = await asyncio.to_thread(write_exam, body)
-            return Response(body, media_type=dialect.value, headers={"Vary": "Accept"})
-    return _written(request, body)
+    return await counted_as(request, _REPORT, _get_exam(request, exam_id))
 
 
 @router.post(
@@ -93,16 +65,7 @@ async def get_exam(request: Request, exam_id: str) -> Response:
 )
 async def write_exam_report(request: Request, exam_id: str, task: str) -> Response:
     """Write a task's final result as DICOM SR, of the exam's DICOM files, sent once more."""
-    note(task=_REPORT)
-    async with _admitted(request) as (engine, incoming, _):
-        exam = await _exams(request).find(owner_of(request), exam_id)
-        check_report(exam, task)
-        sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
-        sent = await unfold(sent, engine.form_limits, engine.image_limits)
-        rate_of(request).charge(1)
-        work = write_report(_exams(request), engine, exam, task, sent)
-        body = await while_connected(request, work)
-    return Response(body, media_type=Dialect.DICOM.value)
+    return await counted_as(request, _REPORT, _write_exam_report(request, exam_id, task))
 
 
 @router.post("/{exam_id}/close", summary="Make the result final", response_model=None)
@@ -126,6 +89,47 @@ async def delete_exam(request: Request, exam_id: str) -> Response:
     return Response(status_code=204)
 
 
+async def _add_frames(request: Request, exam_id: str) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    taken = await _take(request, exam_id)
+    with metrics.timed(Phase.RESPOND):
+        body = await asyncio.to_thread(jsonio.write, taken.answer)
+    metrics.count_frames(taken.patients)
+    return _written(request, body)
+
+
+async def _get_exam(request: Request, exam_id: str) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    async with _admitted(request) as (engine, _, _):
+        dialect = asked_for(request.headers.get("accept", ""))
+        if dialect is Dialect.DICOM:
+            raise InvalidRequest(
+                "expected Accept application/json or application/fhir+json: an exam keeps nothing "
+                "of its images; POST their DICOM files to report/{task} for a structured report"
+            )
+        body = await _exams(request).result(engine, owner_of(request), exam_id)
+        with metrics.timed(Phase.RESPOND):
+            if dialect is Dialect.JSON:
+                return _written(request, body, headers=_VARY)
+            body = await asyncio.to_thread(write_exam, body)
+    return Response(body, media_type=dialect.value, headers=_VARY)
+
+
+async def _write_exam_report(request: Request, exam_id: str, task: str) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    async with _admitted(request) as (engine, incoming, _):
+        exam = await _exams(request).find(owner_of(request), exam_id)
+        check_report(exam, task)
+        with metrics.timed(Phase.RECEIVE):
+            sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
+        sent = await unfold(sent, engine.form_limits, engine.image_limits)
+        rate_of(request).charge(1)
+        work = write_report(_exams(request), engine, exam, task, sent)
+        with metrics.timed(Phase.RESPOND):
+            body = await while_connected(request, work)
+    return Response(body, media_type=Dialect.DICOM.value)
+
+
 async def _take(request: Request, exam_id: str) -> Taken:
     exams, metrics = _exams(request), request.app.state.metrics
     async with _admitted(request) as (engine, incoming, permit):
@@ -139,9 +143,7 @@ async def _take(request: Request, exam_id: str) -> Taken:
             work = exams.take(engine, exam, sent, permit, rate_of(request))
             return await while_connected(request, work)
         except Exception as error:
-            gone = isinstance(error, ClientDisconnect)
-            outcome = CLIENT_GONE if gone else code_of(error).value
-            metrics.count_dropped(outcome, permit.frames_left)
+            metrics.count_dropped(outcome_of(error), permit.frames_left)
             raise
 
 

@@ -45,7 +45,8 @@ def find_segments(
 
     A frame's smoothed probability is the mean over the frames within half a second of it. The state
     turns positive at the frame threshold and negative below it; where the operating point has a
-    band of abstention, only beyond that band.
+    band of abstention, only beyond that band. After a gap it begins anew: in the band the threshold
+    decides, not what was seen before.
 
     Args:
         times_us: of n frames, ascending, microseconds.
@@ -59,8 +60,9 @@ def find_segments(
         return []
     times = np.asarray(times_us, np.int64)
     values = np.asarray(probabilities, np.float64)
-    positive = _states(_smooth(times, values), point)
-    cuts = (np.diff(positive.astype(np.int8)) != 0) | (np.diff(times) > MAX_GAP_S * 1e6)
+    gaps = np.diff(times) > MAX_GAP_S * 1e6
+    positive = _states(_smooth(times, values), gaps, point)
+    cuts = (np.diff(positive.astype(np.int8)) != 0) | gaps
     parts = np.split(np.arange(len(times)), np.flatnonzero(cuts) + 1)
     return [
         Segment(
@@ -81,15 +83,19 @@ def _smooth(
     half_us = int(WINDOW_S * 1e6 / 2)
     first = np.searchsorted(times, times - half_us, "left")
     after = np.searchsorted(times, times + half_us, "right")
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return np.asarray((sums[after] - sums[first]) / (after - first))
+    # One by one: differences of running sums would move a frame alone off its own threshold.
+    return np.asarray([values[a:b].mean() for a, b in zip(first, after, strict=True)])
 
 
-def _states(smoothed: npt.NDArray[np.float64], point: OperatingPoint) -> npt.NDArray[np.bool_]:
+def _states(
+    smoothed: npt.NDArray[np.float64], gaps: npt.NDArray[np.bool_], point: OperatingPoint
+) -> npt.NDArray[np.bool_]:
     low, high = point.frame_abstain or (point.frame_threshold, point.frame_threshold)
     states = np.empty(len(smoothed), np.bool_)
-    state = bool(smoothed[0] >= point.frame_threshold)
+    state = False
     for place, value in enumerate(smoothed):
+        if place == 0 or gaps[place - 1]:
+            state = bool(value >= point.frame_threshold)
         state = bool(value >= high or (state and value >= low))
         states[place] = state
     return states

@@ -102,11 +102,13 @@ class ExamStore:
         )
 
         def work(on: Transaction) -> tuple[Exam, bool]:
+            # Two replicas would both count one exam too few.
+            on.alone(owner)
             _purge(on, now - self._retention_us)
             found = _find(on.lock, owner, new.exam_id)
             if found is not None:
                 if found.options != options:
-                    raise Conflict.at("/exam_id", "an exam of this id has other options")
+                    raise Conflict.at("/exam_id", _difference(found.options, options))
                 return found, False
             (count,) = on.rows("SELECT COUNT(*) FROM exams WHERE owner = ?", owner)[0]
             if count >= self._max_exams:
@@ -126,7 +128,10 @@ class ExamStore:
             )
             if inserted:
                 return new, True
-            raise Conflict.at("/exam_id", "an exam of this id is being opened")
+            found = _find(on.lock, owner, new.exam_id)
+            if found is None or found.options != options:
+                raise Conflict.at("/exam_id", "an exam of this id has other options")
+            return found, False
 
         return await self._database.write(work)
 
@@ -284,7 +289,8 @@ class ExamStore:
         """
 
         def work(on: Transaction) -> None:
-            _remove(on, [self._known(on.lock, owner, exam_id).key])
+            exam = self._known(on.lock, owner, exam_id)
+            _remove(on, exam.key, exam.changed_us)
 
         await self._database.write(work)
 
@@ -316,6 +322,12 @@ def check_same(frames: Sequence[KeptFrame], there: dict[str, KeptFrame]) -> None
     ]
     if faults:
         raise Conflict("A frame of this id is there, with another image or time.", faults=faults)
+
+
+def _difference(there: ExamOptions, asked: ExamOptions) -> str:
+    if replace(there, bundle=asked.bundle, site_profile=asked.site_profile) == asked:
+        return "an exam of this id began with another bundle or site profile; read or close it"
+    return "an exam of this id has other options"
 
 
 def _find(ask: Callable[..., Any], owner: str, exam_id: str) -> Exam | None:
@@ -371,12 +383,15 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 def _purge(on: Transaction, before_us: int) -> int:
-    keys = [row[0] for row in on.rows("SELECT key FROM exams WHERE changed_us <= ?", before_us)]
-    _remove(on, keys)
-    return len(keys)
+    # In one order, so that two replicas at it wait for one another instead of for ever.
+    rows = on.rows("SELECT key FROM exams WHERE changed_us <= ? ORDER BY key", before_us)
+    return sum(_remove(on, key, before_us) for (key,) in rows)
 
 
-def _remove(on: Transaction, keys: Sequence[str]) -> None:
-    for key in keys:
+def _remove(on: Transaction, key: str, before_us: int) -> int:
+    """Remove an exam that did not change after a time; gives 1, or 0 where it did or is gone."""
+    # The exam first: whoever adds a frame holds its row, and one that was changed meanwhile stays.
+    removed = on.change("DELETE FROM exams WHERE key = ? AND changed_us <= ?", key, before_us)
+    if removed:
         on.change("DELETE FROM exam_frames WHERE exam = ?", key)
-        on.change("DELETE FROM exams WHERE key = ?", key)
+    return removed

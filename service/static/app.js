@@ -9,13 +9,14 @@ import { Prompts, pointsView } from './asking.js';
 import { at, counted, h } from './dom.js';
 import { save } from './exports.js';
 import { Gallery } from './gallery.js';
-import { filesOfDrop, framesOf, inOrder, reducedSide, sendable, whyTooMuch } from './intake.js';
+import { framesOf, reducedSide, sendable, whenFilesCome, whyTooMuch } from './intake.js';
+import { LiveView } from './live.js';
 import { patientView } from './patient.js';
-import { focusOf, readFrame } from './readings.js';
+import { focusOf, readFrame, verdictOf } from './readings.js';
 import { FHIR, Problem, Service, kindly } from './service.js';
 import { Stage } from './stage.js';
 import { takeView } from './take.js';
-import { busy, clearNotices, notice, progress, tell } from './words.js';
+import { busy, clearNotices, leftOut, notice, progress, tell } from './words.js';
 
 /** @import {Answer, Ask, Described, Frame, Reading, TaskPath} from './types.js' */
 
@@ -28,14 +29,15 @@ const service = new Service();
 const stage = new Stage();
 const gallery = new Gallery((index) => select(index, true), () => drawFrames());
 const prompts = new Prompts(() => ask());
+const liveView = new LiveView(service, () => ({ ...asked(), side: sentSide() }));
 
 /** @type {Described | null} */
 let described = null;
 let keyed = false;
 /** @type {Frame[]} */
 let frames = [];
-/** @type {File[]} given before the service was known */
-const early = [];
+/** @type {{files: File[], unread: string[]}} given before the service was known */
+const early = { files: [], unread: [] };
 /** @type {Answer | null} of all frames */
 let answer = null;
 /** @type {{answer: Answer, index: number} | null} of the frame that is shown, to prompts that are being typed */
@@ -68,7 +70,7 @@ async function begin() {
   drawQuestion();
   await checkReady();
   // Frames that were given meanwhile have been asked about.
-  if (early.length) await take(early.splice(0));
+  if (early.files.length || early.unread.length) await take(early.files.splice(0), early.unread.splice(0));
   else if (held) await ask();
 }
 
@@ -114,30 +116,31 @@ function drawProvenance() {
 
 // ---- frames come in ------------------------------------------------------------------------------
 
-/** @param {File[]} files */
-async function take(files) {
-  if (!files.length) return;
-  if (!described) return void early.push(...files);
+/**
+ * @param {File[]} files
+ * @param {string[]} unread sentences about others, that cannot be read
+ */
+async function take(files, unread) {
+  if (!files.length && !unread.length) return;
+  if (!described) return void (early.files.push(...files), early.unread.push(...unread));
   taking.abort();
   asking.abort();
   taking = new AbortController();
   const { signal } = taking;
   clearNotices();
+  leftOut([]);
   busy(true);
+  const left = [...unread];
   const most = Math.min(MOST_OF_A_VIDEO, described.limits.max_frames);
-  const how = { every: Number(at('every', HTMLSelectElement).value), most, signal, told: progress };
+  const how = { every: Number(at('every', HTMLSelectElement).value), most, signal, told: progress, failed: (/** @type {string} */ why) => left.push(why) };
   const before = frames.length;
   forgetAnswers();
-  try {
-    for await (const frame of framesOf(files, how)) {
-      frames.push(frame);
-      if (frames.length % DRAW_EVERY === 0) drawFrames();
-    }
-  } catch (error) {
-    notice(error instanceof Error ? error.message : String(error));
+  for await (const frame of framesOf(files, how)) {
+    frames.push(frame);
+    if (frames.length % DRAW_EVERY === 0) drawFrames();
   }
   if (signal.aborted) return;
-  if (frames.length === before && !at('notices', HTMLElement).childElementCount) notice('There is no frame among these files.');
+  leftOut(frames.length > before || left.length ? left : ['There is no frame among these files.']);
   drawAll();
   await ask();
   // Where the result stands below, it would come unseen.
@@ -152,6 +155,7 @@ function clear() {
   choseFrame = false;
   forgetAnswers();
   clearNotices();
+  leftOut([]);
   progress('');
   drawAll();
   at('choose', HTMLButtonElement).focus();
@@ -205,7 +209,8 @@ async function askNow(what, single, signal) {
     if (signal.aborted) return;
     if (single) live = { answer: found, index };
     else takeAnswer(found);
-    progress(single ? '' : `${counted(sent.length, 'frame')} scored.`);
+    // Read out: the result itself is not, for it is long.
+    progress(single ? '' : `${counted(sent.length, 'frame')} scored. ${verdictOf(found)}`);
   } catch (error) {
     if (signal.aborted) return;
     progress('');
@@ -221,10 +226,15 @@ function takeAnswer(found) {
   selected = attention.indexOf(Math.max(...attention));
 }
 
+/** Give the shorter side that frames are reduced to, px; 0 where they are sent as they are. */
+function sentSide() {
+  return described && at('reduce', HTMLInputElement).checked ? reducedSide(described.model) : 0;
+}
+
 /** @param {Frame[]} sent */
 async function prepared(sent) {
-  const { model, limits } = /** @type {Described} */ (described);
-  const ready = await sendable(sent, at('reduce', HTMLInputElement).checked ? reducedSide(model) : 0, progress);
+  const { limits } = /** @type {Described} */ (described);
+  const ready = await sendable(sent, sentSide(), progress);
   const why = whyTooMuch(ready, limits);
   if (why) throw new Problem('page', why);
   return ready;
@@ -356,26 +366,8 @@ function select(index, focus) {
 // ---- listening -----------------------------------------------------------------------------------
 
 function listen() {
-  const drop = at('drop', HTMLElement);
-  for (const [button, input] of /** @type {const} */ ([['choose', 'files'], ['choose-folder', 'folder']])) {
-    const field = at(input, HTMLInputElement);
-    at(button, HTMLButtonElement).addEventListener('click', () => field.click());
-    field.addEventListener('change', () => {
-      const files = inOrder([...(field.files ?? [])]);
-      field.value = '';
-      void take(files);
-    });
-  }
-  document.addEventListener('dragover', (event) => {
-    event.preventDefault();
-    drop.classList.add('over');
-  });
-  document.addEventListener('dragleave', (event) => event.relatedTarget ?? drop.classList.remove('over'));
-  document.addEventListener('drop', async (event) => {
-    event.preventDefault();
-    drop.classList.remove('over');
-    if (event.dataTransfer) await take(await filesOfDrop(event.dataTransfer));
-  });
+  whenFilesCome(take);
+  at('choose-camera', HTMLButtonElement).addEventListener('click', () => liveView.open());
   at('clear', HTMLButtonElement).addEventListener('click', clear);
   at('tasks', HTMLElement).addEventListener('change', (event) => {
     task = /** @type {TaskPath} */ (/** @type {HTMLInputElement} */ (event.target).value);
@@ -388,8 +380,12 @@ function listen() {
   at('key-form', HTMLFormElement).addEventListener('submit', (event) => {
     event.preventDefault();
     const field = at('key', HTMLInputElement);
-    service.use(field.value.trim());
+    const key = field.value.trim();
     [field.value, keyed] = ['', true];
+    clearNotices();
+    // What no header can hold is no key: asking with it would look like a service that is away.
+    if (!/^[!-~]+$/.test(key)) return askForKey(new Problem('unauthenticated', ''));
+    service.use(key);
     void begin();
   });
   at('forget', HTMLButtonElement).addEventListener('click', () => location.reload());

@@ -1,6 +1,7 @@
 /** From what is dropped or chosen to frames in capture order, and to the bytes that are sent. */
 
 import { framesOfDicom, isDicom } from './dicom.js';
+import { at } from './dom.js';
 import { encoded } from './pixels.js';
 import { sampleVideo } from './video.js';
 
@@ -13,39 +14,73 @@ const NOT_A_FRAME = /(^\.|^thumbs\.db$|^desktop\.ini$|^dicomdir$|\.(txt|csv|json
 const byName = new Intl.Collator('en', { numeric: true });
 
 /**
- * Collect the files of a drop, folders with all that they hold, in the order of their names.
- * @param {DataTransfer} dropped
- * @returns {Promise<File[]>}
+ * Listen for files that are chosen or dropped anywhere on the page.
+ * @param {(files: File[], unread: string[]) => unknown} take `unread` says what of a drop cannot be read
  */
-export async function filesOfDrop(dropped) {
+export function whenFilesCome(take) {
+  const drop = at('drop', HTMLElement);
+  for (const [button, input] of /** @type {const} */ ([['choose', 'files'], ['choose-folder', 'folder']])) {
+    const field = at(input, HTMLInputElement);
+    at(button, HTMLButtonElement).addEventListener('click', () => field.click());
+    field.addEventListener('change', () => {
+      const files = inOrder([...(field.files ?? [])]);
+      field.value = '';
+      take(files, []);
+    });
+  }
+  document.addEventListener('dragover', (event) => {
+    event.preventDefault();
+    drop.classList.add('over');
+  });
+  document.addEventListener('dragleave', (event) => event.relatedTarget ?? drop.classList.remove('over'));
+  document.addEventListener('drop', async (event) => {
+    event.preventDefault();
+    drop.classList.remove('over');
+    if (!event.dataTransfer) return;
+    const { files, unread } = await filesOfDrop(event.dataTransfer);
+    take(files, unread);
+  });
+}
+
+/**
+ * Collect the files of a drop, folders with all that they hold, in the order of their names; what cannot be read is told.
+ * @param {DataTransfer} dropped
+ */
+async function filesOfDrop(dropped) {
   // The list of items is emptied as soon as the handler has returned: entries are taken first.
-  const entries = [...dropped.items].map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry !== null && entry !== undefined);
-  if (!entries.length) return inOrder([...dropped.files]);
-  const nested = await Promise.all(entries.map((entry) => filesOfEntry(entry)));
-  return nested.length === 1 ? (nested[0] ?? []) : inOrder(nested.flat());
+  const items = [...dropped.items].map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile() }));
+  /** @type {string[]} */
+  const unread = [];
+  const nested = await Promise.all(items.map(({ entry, file }) => (entry ? filesOfEntry(entry, unread) : file ? [file] : [])));
+  return { files: nested.length === 1 ? (nested[0] ?? []) : inOrder(nested.flat()), unread };
 }
 
 /**
  * Sort files by path, numbers in names as numbers.
  * @param {File[]} files
  */
-export function inOrder(files) {
+function inOrder(files) {
   return files.sort((one, other) => byName.compare(one.webkitRelativePath || one.name, other.webkitRelativePath || other.name));
 }
 
 /**
- * Make frames of files; a video or a DICOM file may give many.
+ * Make frames of files; a video or a DICOM file may give many. One that holds no frame that this page can send is left out.
  * @param {File[]} files
- * @param {{every: number, most: number, signal: AbortSignal, told: (text: string) => void}} how `most` frames at most of a video
+ * @param {{every: number, most: number, signal: AbortSignal, told: (text: string) => void, failed: (why: string) => void}} how `most`
+ *   frames at most of a video; `failed` is told of each file that is left out, in a sentence for people
  * @returns {AsyncGenerator<Frame>}
- * @throws {Error} with a sentence for people, at the first file that holds no frame that this page can send
  */
 export async function* framesOf(files, how) {
   for (const file of files.filter((one) => !NOT_A_FRAME.test(one.name))) {
     if (how.signal.aborted) return;
-    if (file.type.startsWith('video/') || VIDEO_NAME.test(file.name)) yield* sampleVideo(file, how);
-    else if (await isDicom(file)) yield* framesOfDicom(file);
-    else yield { name: file.name, blob: file, note: '' };
+    try {
+      if (file.type.startsWith('video/') || VIDEO_NAME.test(file.name)) yield* sampleVideo(file, how);
+      else if (await isDicom(file)) yield* framesOfDicom(file);
+      else yield { name: file.name, blob: file, note: '' };
+    } catch (error) {
+      // What the browser itself says of a file does not name it.
+      how.failed(error instanceof DOMException || !(error instanceof Error) ? `${file.name} cannot be read.` : error.message);
+    }
   }
 }
 
@@ -129,22 +164,32 @@ async function reducedAnew(frame, side) {
 }
 
 /**
+ * Give the files of an entry; what of it cannot be read is told, and the others are given.
  * @param {FileSystemEntry} entry
+ * @param {string[]} unread
  * @returns {Promise<File[]>}
  */
-async function filesOfEntry(entry) {
-  if (entry.isFile) return [await new Promise((done, failed) => /** @type {FileSystemFileEntry} */ (entry).file(done, failed))];
-  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
-  const files = [];
+async function filesOfEntry(entry, unread) {
+  try {
+    if (entry.isFile) return [await new Promise((done, failed) => /** @type {FileSystemFileEntry} */ (entry).file(done, failed))];
+    const inside = await entriesOf(/** @type {FileSystemDirectoryEntry} */ (entry));
+    return (await Promise.all(inside.map((one) => filesOfEntry(one, unread)))).flat();
+  } catch {
+    unread.push(`The ${entry.isFile ? 'file' : 'folder'} “${entry.fullPath.slice(1)}” cannot be read.`);
+    return [];
+  }
+}
+
+/** @param {FileSystemDirectoryEntry} folder */
+async function entriesOf(folder) {
+  const reader = folder.createReader();
+  const found = [];
   for (;;) {
     // A browser gives a folder's entries in parts (Chromium: 100), and an empty part at the end.
     const part = /** @type {FileSystemEntry[]} */ (await new Promise((done, failed) => reader.readEntries(done, failed)));
-    if (!part.length) break;
-    part.sort((one, other) => byName.compare(one.name, other.name));
-    files.push(...part);
+    if (!part.length) return found.sort((one, other) => byName.compare(one.name, other.name));
+    found.push(...part);
   }
-  const nested = await Promise.all(files.sort((one, other) => byName.compare(one.name, other.name)).map((one) => filesOfEntry(one)));
-  return nested.flat();
 }
 
 /** @param {number} bytes */

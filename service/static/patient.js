@@ -1,7 +1,7 @@
 /** The patient's result: its decision on the scale that decided it, and the frames' shares in it. */
 
 import { counted, h, share, spoken, svg } from './dom.js';
-import { limitsOf, readPatient } from './readings.js';
+import { framesThatCount, limitsOf, readPatient } from './readings.js';
 
 /** @import {Answer, OperatingPoint, PatientAnswer, Reading} from './types.js' */
 
@@ -24,7 +24,7 @@ export function patientView(answer, readings, selected, select) {
   const reading = readPatient(patient, answer.operating_point);
   const verdict = h('div', { class: `verdict ${reading.tone}` }, h('p', { class: 'word' }, reading.word), h('p', { class: 'number' }, share(reading.value)));
   const told = h('div', { class: 'told' }, h('p', {}, sentence(answer, patient)), h('p', { class: 'hint' }, reading.why), setAside(readings));
-  const scale = answer.operating_point && reading.value !== null ? scaleOf(reading.value, answer.operating_point, patient.frames_scored) : null;
+  const scale = answer.operating_point && reading.value !== null ? scaleOf(reading.value, answer.operating_point, framesThatCount(patient)) : null;
   const strip = readings.length > 1 && patient.frames_scored ? stripOf(answer, readings, selected, select) : null;
   return [h('div', { class: 'patient' }, verdict, h('div', { class: 'grow' }, scale, told), strip), answer.operating_point ? null : rankingOf(patient.scores)].filter((one) => one !== null);
 }

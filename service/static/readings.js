@@ -50,9 +50,27 @@ export function readPatient(patient, point) {
   if (patient.status === 'abstained') return { ...nothing('aside', 'Not scored'), why: 'Every frame that could be read was set aside.' };
   if (patient.status === 'rejected') return { ...nothing('rejected', 'Not scored'), why: 'No frame could be read.' };
   if (!point) return { ...nothing('label', spoken(patient.top_label ?? '')), value: patient.scores?.[patient.top_label ?? ''] ?? null };
-  const { threshold, abstain } = limitsOf(point, patient.frames_scored);
+  const { threshold, abstain } = limitsOf(point, framesThatCount(patient));
   const band = abstain ? ` From ${share(abstain[0])} to ${share(abstain[1])} it is not decided.` : '';
   return { ...decided(patient), why: `Positive at or above ${share(threshold)}.${band}` };
+}
+
+/**
+ * Give a patient's result as a sentence.
+ * @param {Answer} answer
+ */
+export function verdictOf({ patients: [patient], operating_point: point }) {
+  if (!patient) return '';
+  const { word, value } = readPatient(patient, point);
+  return `Patient: ${word}${value === null ? '' : ` ${share(value)}`}.`;
+}
+
+/**
+ * Count the frames that a patient's score rests on: in an exam, one file counts once.
+ * @param {PatientAnswer} patient
+ */
+export function framesThatCount(patient) {
+  return patient.frames.filter((one) => one.status === 'scored' && one.duplicate_of === undefined).length;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The service as the page sees it: what it says of itself, scores, and errors in kind words. */
 
-/** @import {Answer, Ask, Described, Device, Frame, Limits, Model, ModelDetail, PatientAnswer} from './types.js' */
+/** @import {Answer, Ask, Described, Device, ExamAnswer, Frame, Limits, Model, ModelDetail, PatientAnswer} from './types.js' */
 
 /** An answer that is an error of the service's closed table, or no answer at all (`code` is then `unreachable`). */
 export class Problem extends Error {
@@ -33,6 +33,8 @@ const KIND_WORDS = /** @type {Record<string, string>} */ ({
   not_ready: 'The service is not ready yet, or found something wrong with itself and does not answer until that is mended.',
   shutting_down: 'The service is being stopped or restarted.',
   deadline_exceeded: 'The answer did not come in time.',
+  exam_closed: 'The exam was closed elsewhere and takes no more frames.',
+  bundle_exchanged: 'The service serves another bundle now, so this exam takes no more frames. Its result so far is that of the bundle before, and can be made final.',
   internal: 'Something went wrong inside the service. Its log knows more.',
 });
 
@@ -103,6 +105,42 @@ export class Service {
   }
 
   /**
+   * Open an exam of both named tasks.
+   * @param {{operating_point: string, device?: string}} options
+   */
+  openExam(options) {
+    const headers = { 'Content-Type': 'application/json' };
+    return /** @type {Promise<ExamAnswer>} */ (this.#ask('v1/exams', { method: 'POST', body: JSON.stringify(options), headers }));
+  }
+
+  /** Ask what an exam comes to. @param {string} id */
+  exam(id) {
+    return /** @type {Promise<ExamAnswer>} */ (this.#ask(examPath(id)));
+  }
+
+  /** Make an exam's result final. @param {string} id */
+  closeExam(id) {
+    return /** @type {Promise<ExamAnswer>} */ (this.#ask(`${examPath(id)}/close`, { method: 'POST' }));
+  }
+
+  /** Ask for an exam's result as a FHIR bundle. @param {string} id */
+  examFhir(id) {
+    return this.#ask(`${examPath(id)}/report`, { headers: { Accept: FHIR } });
+  }
+
+  /** Remove an exam with all that is kept of it. @param {string} id */
+  async deleteExam(id) {
+    await this.#ask(examPath(id), { method: 'DELETE' });
+  }
+
+  /** Connect to an exam's stream; the key goes along as the only thing that a browser lets through. @param {string} id */
+  examSocket(id) {
+    const address = new URL(`${examPath(id)}/stream`, document.baseURI);
+    address.protocol = address.protocol.replace('http', 'ws');
+    return new WebSocket(address, this.#key ? ['endo-clip', `bearer.${this.#key}`] : ['endo-clip']);
+  }
+
+  /**
    * @param {string} path
    * @param {RequestInit} [request]
    * @returns {Promise<unknown>}
@@ -112,7 +150,7 @@ export class Service {
     let response;
     try {
       response = await fetch(path, { ...request, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' });
-      const document = await response.json();
+      const document = response.status === 204 ? null : await response.json();
       if (response.ok) return document;
       throw new Problem(document.code ?? 'internal', document.detail ?? response.statusText, {
         retryAfter: Number(response.headers.get('Retry-After') ?? 0),
@@ -124,6 +162,11 @@ export class Service {
       throw new Problem('unreachable', 'no answer');
     }
   }
+}
+
+/** @param {string} id */
+function examPath(id) {
+  return `v1/exams/${encodeURIComponent(id)}`;
 }
 
 /**

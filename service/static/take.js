@@ -15,8 +15,13 @@ export function takeView({ answer, frames, ask, model, keyed, saveFhir }) {
   const command = curlOf(ask, frames, { address: new URL('.', location.href).href, keyed });
   const copied = h('span', { role: 'status', class: 'hint' });
   const copy = button('Copy as curl', async () => {
-    await navigator.clipboard.writeText(command);
-    copied.textContent = 'Copied.';
+    try {
+      await navigator.clipboard.writeText(command);
+      copied.textContent = 'Copied.';
+    } catch {
+      // there is none for pages over plain HTTP by a name, and a browser may refuse
+      copied.textContent = 'This browser does not let the page copy; the command stands below.';
+    }
   });
   const found = answer?.labels.length ? answer : null; // one made of an error's frames is no answer
   const files = found

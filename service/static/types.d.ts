@@ -68,6 +68,7 @@ export interface FrameAnswer {
   top_label?: string;
   attention?: number | Record<string, number>;
   heatmap?: Heatmap;
+  duplicate_of?: string;
 }
 export type Decision = 'positive' | 'negative' | 'abstained';
 export interface PatientAnswer {
@@ -129,4 +130,60 @@ export interface Described {
   model: ModelDetail;
   devices: Device[];
   limits: Limits;
+}
+
+/** One task's part of an exam's result; `patient` as in an answer. */
+export interface ExamResult {
+  task: string;
+  labels: string[];
+  label_definitions: Record<string, string>;
+  operating_point: OperatingPoint;
+  patient: PatientAnswer;
+}
+export interface ExamAnswer {
+  request_id: string;
+  exam_id: string;
+  state: 'open' | 'closing' | 'closed';
+  final: boolean;
+  takes_frames: boolean;
+  revision: number;
+  expires_at: string;
+  model: Model;
+  intended_use: string;
+  results: ExamResult[];
+}
+
+/** What an exam's stream says; which members there are depends on `type`. */
+export interface LiveMessage {
+  type: 'open' | 'frame' | 'dropped' | 'kept' | 'full' | 'problem';
+  captured_at?: string;
+  status?: FrameAnswer['status'];
+  reason?: string;
+  error?: FrameAnswer['error'];
+  results?: Record<string, Partial<FrameAnswer>>;
+  ms?: number;
+  dropped?: { newer: number; overloaded: number; rate_limited: number };
+  retry_after_s?: number;
+  revision?: number;
+  max_message_bytes?: number;
+  code?: string;
+  detail?: string;
+  request_id?: string;
+}
+
+/** What became of a camera's frames. */
+export interface LiveCounts {
+  /** Given by the camera. */
+  seen: number;
+  /** Not sent: the ones before were still under way, or there was no line. */
+  unsent: number;
+  answered: number;
+  /** Part of the exam. */
+  kept: number;
+  /** Let fall by the service, by its reasons. */
+  newer: number;
+  overloaded: number;
+  rate_limited: number;
+  /** Under way when the line broke or the view ended. */
+  lost: number;
 }

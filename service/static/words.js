@@ -2,6 +2,9 @@
 
 import { at, h } from './dom.js';
 
+/** Sentences: of a folder of hundreds, each would say the same. */
+const MOST_LEFT_OUT = 3;
+
 /**
  * @param {string} text
  * @param {string} tone
@@ -30,6 +33,16 @@ export function progress(text) {
 export function notice(text, again) {
   const retry = again && h('button', { type: 'button', onclick: again }, 'Try again');
   at('notices', HTMLElement).append(h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, text), retry));
+}
+
+/**
+ * Say what could not be taken of the files that came; it stands until others come, whatever is asked meanwhile.
+ * @param {string[]} sentences none to say no more of it
+ */
+export function leftOut(sentences) {
+  const more = sentences.length - MOST_LEFT_OUT;
+  const text = [...sentences.slice(0, MOST_LEFT_OUT), more > 0 && `And ${more} more.`].filter(Boolean).join(' ');
+  at('left-out', HTMLElement).replaceChildren(...(text ? [h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, text))] : []));
 }
 
 export function clearNotices() {

@@ -319,7 +319,7 @@ def test_package_is_light_typed_and_has_its_command() -> None:
     assert set(project["project"]["optional-dependencies"]) == {"shrink", "stream", "watch"}
     assert project["project"]["scripts"] == {
         "endo-clip": "endo_clip_client.__main__:main",
-        "endo-clip-watch": "endo_clip_client.watch:main",
+        "endo-clip-watch": "endo_clip_client.watch:command",
     }
     assert callable(main)
     assert "py.typed" in project["tool"]["setuptools"]["package-data"]["endo_clip_client"]

@@ -1,6 +1,7 @@
 """Exams of the Python client, against the real service on loopback."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from endo_clip_client import (
 
 from tests.clients.conftest import BUSY, Faults
 from tests.service.conftest import BLACK, PINK, RED, Running, Serve, image
+from tests.tiny_bundle import build_tiny_bundle
 
 Before = Callable[..., Faults]
 QUICK = Retry(attempts=4, first_s=0.01)
@@ -137,3 +139,28 @@ def test_frames_are_made_small_by_the_exams_own_device(up: Running) -> None:
         client.exam("exam-small", device="full_frame").open()
         taken = client.exam("exam-small").send([image(RED, (640, 480))])
     assert taken.frames[0].status == "scored"
+
+
+def test_exam_whose_bundle_was_exchanged_is_read_and_closed_by_it(
+    serve: Serve, bundle: Path, tmp_path: Path
+) -> None:
+    build_tiny_bundle(tmp_path / "two", version="2.0.0", mean_shift=0.05)
+    store = str(tmp_path / "e.db")
+    with serve(exam_store=store) as up, Client(f"http://127.0.0.1:{up.port}") as client:
+        exam = client.exam("e")
+        exam.open()
+        exam.send([image(RED), image(PINK)])
+        before = exam.result()
+        assert before.takes_frames
+    shutil.copytree(bundle, tmp_path / "bundles" / "one")
+    settings = {"bundle": tmp_path / "two", "bundles": tmp_path / "bundles"}
+    with serve(exam_store=store, **settings) as up, Client(f"http://127.0.0.1:{up.port}") as client:
+        exam = client.exam("e")
+        so_far = exam.result()
+        assert (so_far.state, so_far.takes_frames, so_far.final) == ("open", False, False)
+        assert (so_far.model, so_far.tasks) == (before.model, before.tasks)
+        with pytest.raises(InvalidRequest, match="takes no more frames") as error:
+            exam.send([image(RED)])
+        assert (error.value.status, error.value.code) == (409, "conflict")
+        final = exam.close()
+        assert (final.final, final.model.digest) == (True, before.model.digest)

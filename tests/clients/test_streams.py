@@ -29,6 +29,7 @@ from PIL import Image
 
 from tests.clients.conftest import BUSY, Faults
 from tests.service.conftest import PINK, RED, Running, Serve, image
+from tests.waiting import wait_until
 
 Before = Callable[..., Faults]
 QUICK = Retry(attempts=4, first_s=0.01)
@@ -129,17 +130,10 @@ def test_frames_in_results_out_and_the_exam_has_them(exam: Exam) -> None:
     counts = stream.counts
     assert (counts.sent, counts.answered, counts.replaced, counts.reconnects) == (3, 3, 0, 0)
     # What was seen is kept, whether or not the news of it came before the end.
-    until(lambda: exam.result().revision == 3)
+    wait_until(lambda: exam.result().revision == 3)
     assert [frame.captured_at for frame in exam.close().tasks[0].patient.frames] == [
         one.captured_at for one in results
     ]
-
-
-def until(holds: Callable[[], bool], longest_s: float = 20.0) -> None:
-    end = time.monotonic() + longest_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def big(place: int = 0) -> bytes:
@@ -147,6 +141,25 @@ def big(place: int = 0) -> bytes:
     out = BytesIO()
     Image.new("RGB", (3000, 2000 + place), RED).save(out, "PNG")
     return out.getvalue()
+
+
+def test_the_end_waits_for_what_is_to_be_kept(exam: Exam, up: Running) -> None:
+    database = up.app.state.exams._store._database
+    held = threading.Event()
+    with exam.stream(keep_every_ms=0) as stream:
+        told = iter(stream)
+        assert isinstance(next(told), Opened)
+        database._threads.submit(held.wait)  # the one thread that writes
+        try:
+            stream.send(image(RED), BEGAN)
+            assert isinstance(next(told), Result)
+            stream.finish()
+            # Longer than a stream that does not wait takes to end.
+            threading.Timer(0.5, held.set).start()
+            assert [type(one) for one in told] == [Kept]
+        finally:
+            held.set()
+    assert exam.close().revision == 1
 
 
 def test_the_newest_frame_wins_and_every_frame_is_accounted_for(exam: Exam) -> None:
@@ -186,7 +199,7 @@ def test_a_broken_line_is_taken_up_again(up: Running) -> None:
             assert result.captured_at == BEGAN + timedelta(seconds=1)
             stream.finish()
             list(messages)
-        until(lambda: exam.result().revision == 2)
+        wait_until(lambda: exam.result().revision == 2)
     cable.close()
     assert cable.connections >= 2
 

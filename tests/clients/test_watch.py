@@ -8,18 +8,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from endo_clip_client.sources import pyav
 from endo_clip_client.watch import main
 from PIL import Image
 
 from tests.clients.conftest import ROOT
 from tests.service.conftest import PINK, RED, Running, Serve
+from tests.waiting import wait_until
 
 av = pytest.importorskip("av")
 Colour = tuple[int, int, int]
@@ -132,7 +133,7 @@ def test_a_live_source_is_watched_until_it_ends(
         url = url.format(port=free.getsockname()[1])
     target = url.removesuffix("?listen=1")
     camera = subprocess.Popen([sys.executable, "-c", CAMERA, target, form], **APART)
-    code = watch(up, url, "--no-window", "--task", "polyp_detection", *options)
+    code = watch(up, url, "--no-window", "--reopen-s", "0", "--task", "polyp_detection", *options)
     told = capsys.readouterr()
     camera.wait(60)
     assert code == 0, told.err
@@ -190,6 +191,12 @@ def test_what_cannot_be_watched_is_said(
     assert said in told
     assert "secret" not in told
     assert "Traceback" not in told
+
+
+def test_no_thread_of_ffmpegs_waits_for_the_interpreter() -> None:
+    """With any level one that logs an error does, and hangs a watch that is ending: one in four."""
+    av.logging.set_level(av.logging.PANIC)
+    assert pyav().logging.get_level() is None
 
 
 def test_a_service_that_is_not_there_is_said(
@@ -265,6 +272,7 @@ def test_the_first_interrupt_ends_it_with_its_summary(up: Running, tmp_path: Pat
     with av.open(str(long), "w") as container:
         write(container, [RED] * 60, step=FPS // 2)
     command = [sys.executable, "-m", "endo_clip_client.watch", str(long), "--no-window"]
+    command += ["--exam", "interrupted", "--keep-every-ms", "100"]
     running = subprocess.Popen(
         [*command, "--url", f"http://127.0.0.1:{up.port}"],
         **APART,
@@ -272,11 +280,9 @@ def test_the_first_interrupt_ends_it_with_its_summary(up: Running, tmp_path: Pat
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert running.stderr is not None
-    running.stderr.readline()  # the exam is open
-    time.sleep(2)
+    wait_until(lambda: up.client.get("/v1/exams/interrupted").json().get("revision"))
     running.send_signal(signal.SIGINT)
-    told, errors = running.communicate(timeout=30)
+    told, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
     assert number(r"captured, (\d+) answered", told) > 0
     assert "glass to result" in told

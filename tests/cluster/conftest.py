@@ -57,6 +57,12 @@ def cluster(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield up
 
 
+def figures(cluster: Clustered) -> list[str]:
+    """What Prometheus would scrape from the agents of all nodes."""
+    texts = [httpx.get(url, timeout=30).text for url in cluster.agents]
+    return [line for text in texts for line in text.splitlines()]
+
+
 def brought_to(cluster: Clustered, wanted: str) -> Clustered:
     served = httpx.get(f"{cluster.url}/v1/models", timeout=60).json()["models"][0]["digest"]
     if served != wanted:

@@ -155,9 +155,9 @@ def test_gate_costs_under_a_millisecond_or_little_more():
     pixels = mucosa(np.random.default_rng(8))
     times = []
     for _ in range(60):
-        start = time.perf_counter()
+        start = time.thread_time()
         assess(pixels, LIMITS)
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     # 0.6 ms measured on one core; the fastest of many leaves room for a busy machine.
     assert min(times) < 0.003
 

@@ -5,12 +5,13 @@ Where Debian's `chromium` is not installed these tests are skipped, and say so.
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from service.settings import newest_bundle
@@ -19,6 +20,10 @@ from tests.service.conftest import ROOT, Running, Serve, bundle, serve
 __all__ = ["bundle", "serve"]
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
+POLYP = EXAMPLES[-1]
+# Of what a camera sees here.
+SIZE = (640, 512)
+FAKE, ALLOWED = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 CHROMIUM = shutil.which("chromium")
 WIDE, NARROW = (1280, 900), (390, 844)
 # How long a step may take before it counts as failed; nothing waits that long when all is well.
@@ -57,20 +62,35 @@ class Tab:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def launch() -> Iterator[Callable[..., Browser]]:
+    """Start a browser with some switches; it is closed with the package's tests."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     # Chromium's own sandbox does not start as root.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=root)
-        yield chromium
-        chromium.close()
+    with sync_playwright() as playwright, ExitStack() as closing:
+
+        def start(*switches: str) -> Browser:
+            found = playwright.chromium.launch(executable_path=CHROMIUM, args=[*root, *switches])
+            closing.callback(found.close)
+            return found
+
+        yield start
+
+
+@pytest.fixture(scope="package")
+def browser(launch: Callable[..., Browser]) -> Browser:
+    return launch()
 
 
 @contextmanager
 def opened(
-    browser: Browser, port: int, size: tuple[int, int] = WIDE, scheme: str = "light"
+    browser: Browser,
+    port: int,
+    size: tuple[int, int] = WIDE,
+    scheme: str = "light",
+    host: str = "127.0.0.1",
+    protocol: str = "http",
 ) -> Iterator[Tab]:
     """A tab at the page, in a browser profile of its own; holds at the end that it behaved."""
     context = browser.new_context(
@@ -79,11 +99,12 @@ def opened(
     )
     context.set_default_timeout(PATIENCE_MS)
     tab = Tab(context.new_page())
-    own = f"http://127.0.0.1:{port}/"
+    own = f"{protocol}://{host}:{port}/"
 
     def console(kind: str, text: str) -> None:
         # An answer that is no success is written to the console by the browser itself.
-        if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+        its_own = text.startswith(("Failed to load resource", "WebSocket connection to"))
+        if kind in ("error", "warning") and not its_own:
             tab.complaints.append(text)
 
     tab.page.on("console", lambda message: console(message.type, message.text))
@@ -99,11 +120,28 @@ def opened(
         yield tab
         kept = tab.page.evaluate(
             "async () => [localStorage.length, sessionStorage.length, document.cookie.length,"
-            " (await indexedDB.databases()).length, (await caches.keys()).length]"
+            " (await indexedDB.databases()).length, self.caches ? (await caches.keys()).length : 0]"
         )
         assert (tab.complaints, tab.elsewhere, kept) == ([], [], [0] * 5)
     finally:
         context.close()
+
+
+def as_seen(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB").resize(SIZE)
+
+
+@pytest.fixture(scope="package")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of one frame, ten times a second, over and over."""
+    path = tmp_path_factory.mktemp("film") / "polyp.y4m"
+    light, *colours = as_seen(POLYP).convert("YCbCr").split()
+    halves = [one.resize((SIZE[0] // 2, SIZE[1] // 2)) for one in colours]
+    planes = b"".join(one.tobytes() for one in (light, *halves))
+    head = f"YUV4MPEG2 W{SIZE[0]} H{SIZE[1]} F10:1 Ip A1:1 C420jpeg\nFRAME\n"
+    path.write_bytes(head.encode() + planes)
+    return path
 
 
 @pytest.fixture(scope="package")

@@ -166,6 +166,67 @@ def test_folder_and_drop_give_frames_in_the_order_of_their_names(
         assert tab.page.get_attribute(".tile >> nth=2", "title") == "dropped.png"
 
 
+def dropped(tab: Tab, *paths: Path) -> None:
+    """Drop files and folders of the disk on the page, as a file manager does."""
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    line = tab.page.context.new_cdp_session(tab.page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        where = {"type": kind, "x": 200, "y": 200, "data": data}
+        line.send("Input.dispatchDragEvent", where)
+
+
+# Reading a folder waits, so that it can be taken away between the drop and that.
+HELD_BACK = """() => {
+  const held = new Promise((done) => { window.readNow = done; });
+  const item = DataTransferItem.prototype;
+  const give = item.webkitGetAsEntry;
+  item.webkitGetAsEntry = function () {
+    const entry = give.call(this);
+    const reader = entry.createReader();
+    entry.createReader = () => ({
+      readEntries: (...how) => void held.then(() => reader.readEntries(...how)),
+    });
+    return entry;
+  };
+}"""
+
+
+def test_what_cannot_be_read_of_a_drop_is_named_and_the_rest_is_scored(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    exam, gone = tmp_path / "exam", tmp_path / "gone"
+    exam.mkdir()
+    gone.mkdir()
+    for name, colour in (("a.png", RED), ("c.png", PINK)):
+        (exam / name).write_bytes(image(colour))
+    (exam / "bad.dcm").write_bytes(bytes(128) + b"DICM")
+    with opened(browser, tiny.port) as tab:
+        tab.page.wait_for_selector(".state.good")
+        tab.page.evaluate(HELD_BACK)
+        dropped(tab, exam, gone)
+        gone.rmdir()
+        tab.page.evaluate("readNow()")
+        tab.page.wait_for_selector("#outcome[aria-busy=false] .tile .what")
+        titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]
+        assert titles == ["a.png", "c.png"]
+        # Asking has not taken it away.
+        said = tab.text("#left-out [role=alert]")
+        assert "The folder “gone” cannot be read." in said
+        assert "bad.dcm: there are no pixels in this DICOM file." in said
+        tab.give(exam / "a.png")
+        tab.page.wait_for_selector("#left-out:empty", state="attached")
+
+
+def test_of_many_files_that_cannot_be_read_a_few_are_named(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    with opened(browser, tiny.port) as tab:
+        given(tab, tmp_path, **{f"{place}.dcm": bytes(128) + b"DICM" for place in range(9)})
+        said = tab.text("#left-out [role=alert]")
+        assert said.count("there are no pixels in this DICOM file.") == 3
+        assert said.endswith("And 6 more.")
+
+
 def test_large_frames_are_reduced_where_that_is_asked(browser: Browser, shipped: Running) -> None:
     with opened(browser, shipped.port) as tab:
         tab.give(EXAMPLES[-1])
@@ -185,7 +246,7 @@ def test_frames_that_come_before_the_service_has_answered_are_scored_and_once(
         tab.page.on("request", lambda one: asked.append(one.url) if one.method == "POST" else None)
         tab.page.route("**/v1/models/**", lambda route: held.append(route))
         tab.page.reload()
-        tab.page.set_input_files("#files", str(EXAMPLES[-1]), timeout=5_000)
+        tab.page.set_input_files("#files", str(EXAMPLES[-1]))
         assert asked == []
         tab.page.wait_for_timeout(200)
         for route in held:

@@ -51,6 +51,9 @@ def test_shows_the_answer_of_the_service_at_each_operating_point(
             f"{patient['probability']:.3f}",
         ]
         assert captions(tab) == expected(patient)
+        # A screen reader is told the same.
+        told = f"Patient: {WORDS[patient['decision']]} {patient['probability']:.3f}."
+        assert tab.text("#progress[role=status]") == f"{len(EXAMPLES)} frames scored. {told}"
         measured = model["operating_points"][task.replace("-", "_")][point]["measured"]
         row = tab.page.locator("tr", has=tab.page.locator(f"input[value={point}]"))
         assert row.locator("td").all_inner_texts() == [

@@ -1,6 +1,7 @@
 """The page with keyboard and screen reader, light and dark, wide and narrow, and many frames."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,16 @@ def test_two_hundred_frames_do_not_stop_the_page(
         # Sorted as people count, not as strings compare.
         assert tab.page.get_attribute(".tile >> nth=10", "title") == "frame_10.png"
         assert max(turns) < 0.5 * sum(turns), sorted(turns)[-5:]
+
+
+def test_command_that_may_not_be_copied_stands_below(
+    launch: Callable[..., Browser], tiny: Running, tmp_path: Path
+) -> None:
+    red = tmp_path / "red.png"
+    red.write_bytes(image())
+    # No clipboard for a page from http:// under a name.
+    named = launch("--host-resolver-rules=MAP endo.example 127.0.0.1")
+    with opened(named, tiny.port, host="endo.example") as tab:
+        tab.give(red)
+        tab.page.click("text=Copy as curl")
+        tab.page.wait_for_selector("#take [role=status] >> text=does not let the page copy")

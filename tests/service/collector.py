@@ -1,8 +1,7 @@
 """An OpenTelemetry collector: a real HTTP server that keeps the spans it is sent."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -34,12 +33,6 @@ class Collector:
             for of_scope in of_resource.scope_spans
             for span in of_scope.spans
         ]
-
-    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 30) -> None:
-        """Spans are sent in batches, every few seconds."""
-        until = time.monotonic() + timeout_s
-        while not is_so() and time.monotonic() < until:
-            time.sleep(0.05)
 
 
 @contextmanager

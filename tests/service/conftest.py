@@ -27,6 +27,7 @@ from service.app import create_app
 from service.server import configure
 from service.settings import Settings
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 BLACK = (4, 4, 4)
@@ -99,7 +100,7 @@ def command(**settings: object) -> dict[str, object]:
 
 def refused(**settings: object) -> str:
     """Run a start that must fail; gives its one line."""
-    done = subprocess.run(**command(**settings), timeout=60, check=False)  # type: ignore[call-overload]
+    done = subprocess.run(**command(**settings), timeout=PATIENCE_S, check=False)  # type: ignore[call-overload]
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -137,11 +138,11 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[Running]:
     thread.start()
     try:
         # The socket listens already; the first request waits in its queue until the app is up.
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             yield Running(client, app, port, server, thread)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
         listener.close()
         assert not thread.is_alive()
 

@@ -66,6 +66,15 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def exams_in(url: str) -> int:
+    """Count the exams that a server holds."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        [[count]] = connection.execute("SELECT count(*) FROM exams")
+    return int(count)
+
+
 def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
     import psycopg
 

@@ -5,19 +5,20 @@ import contextlib
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from service.admission import Admission, Bounds, Permit, ServiceRate
+from service.admission import Admission, Bounds, Permit
 from service.errors import Overloaded, PayloadTooLarge
+from service.pace import ServiceRate
 from service.turns import Turns
 from tests.service.conftest import Running, Serve, as_form, image, patient, problem_of
 from tests.service.test_operations import figures
+from tests.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
 JSON = {"Content-Type": "application/json"}
@@ -37,8 +38,10 @@ def admission(frames: int = 100, octets: int = MIB, pixels: int = 10**9) -> Admi
 
 
 def entered(stack: ExitStack, gate: Admission, client: str, frames: int, pixels: int = 0) -> Permit:
-    permit = stack.enter_context(gate.enter(client))
-    permit.admit(frames, pixels)
+    with ExitStack() as own:  # one that is refused has left
+        permit = own.enter_context(gate.enter(client))
+        permit.admit(frames, pixels)
+        stack.push(own.pop_all())
     return permit
 
 
@@ -99,72 +102,101 @@ def test_clients_that_flood_leave_room_for_the_next() -> None:
         assert sum(held.values()) < 120
 
 
-def test_wait_behind_ones_own_work_is_bounded_with_others_turns_counted_in() -> None:
+def paced(stack: ExitStack, frames: int) -> tuple[Admission, Clock]:
+    """An admission of 10 frames a second and 10 s; `a` has some frames, 20 of them done."""
     clock = Clock()
-    gate = Admission(Bounds(10**6, MIB, 10**9, 10.0), Turns(4, 2), clock)
-    with ExitStack() as stack:
-        permit = entered(stack, gate, "a", 300)
-        measure(gate, permit, clock, frames=200, each_s=0.1)
-        with gate.enter("a"):  # 100 ahead at 10 a second
-            pass
-        entered(stack, gate, "a", 1)
-        with pytest.raises(Overloaded) as refused, gate.enter("a"):
-            pass
-        assert refused.value.headers["Retry-After"] == "1"
-        entered(stack, gate, "b", 100)  # has nothing ahead of its own
-        with pytest.raises(Overloaded) as refused, gate.enter("a"):
-            pass
-        assert refused.value.headers["Retry-After"] == "11"
-        assert gate.wait_s() == pytest.approx(20.1, rel=0.01)
+    gate = Admission(Bounds(10**6, 10**9, 10**9, 10.0), Turns(4, 2), clock)
+    measure(gate, entered(stack, gate, "a", frames), clock, frames=20, each_s=0.1)
+    return gate, clock
 
 
-def test_exam_that_others_turns_would_make_late_is_refused_and_a_single_frame_is_not() -> None:
-    clock = Clock()
-    gate = Admission(Bounds(10**6, MIB, 10**9, 10.0), Turns(4, 2), clock)
+def test_no_more_is_promised_than_the_rate_allows() -> None:
     with ExitStack() as stack:
-        measure(gate, entered(stack, gate, "a", 20), clock, frames=20, each_s=0.1)
-        for number in range(10):
-            entered(stack, gate, f"exam {number}", 10)
-        entered(stack, gate, "b", 1)  # has its turn when each of the others has had one
+        gate, _ = paced(stack, 120)
+        assert gate.wait_s() == pytest.approx(10.0, rel=0.01)
+        # Frames w that are done in w / 10 + 10 s take w / (w + 100) of the rate: 0.55 and 0.33.
+        entered(stack, gate, "b", 50)
+        entered(stack, gate, "c", 10)
         with pytest.raises(Overloaded) as refused:
-            entered(stack, gate, "c", 10)
-        assert refused.value.headers["Retry-After"] == "1"
+            entered(stack, gate, "d", 20)  # 0.17 more
+        # All in turn: `c` is done after 3 s and frees 0.09, `b` after 11.
+        assert refused.value.headers["Retry-After"] == "11"
+        with pytest.raises(Overloaded), gate.enter("c"):
+            pass  # has 0.09, and leaves less than that
+
+
+def test_request_takes_its_whole_share_until_its_work_is_done() -> None:
+    with ExitStack() as stack:
+        gate, clock = paced(stack, 120)
+        permit = entered(stack, gate, "b", 50)
+        measure(gate, permit, clock, frames=49, each_s=0.1)
+        with pytest.raises(Overloaded) as refused:
+            entered(stack, gate, "c", 20)
+        measure(gate, permit, clock, frames=1, each_s=0.1)
+        assert permit.is_done
+        clock.now += int(refused.value.headers["Retry-After"])
+        entered(stack, gate, "c", 20)
+
+
+def test_alone_a_request_of_any_size_can_be_promised() -> None:
+    with ExitStack() as stack:
+        gate, _ = paced(stack, 20)
+        entered(stack, gate, "b", 100_000)
 
 
 def test_burst_does_not_pass_because_none_of_it_has_been_read() -> None:
-    clock = Clock()
-    gate = Admission(Bounds(10**6, 10**9, 10**9, 10.0), Turns(4, 2), clock)
     with ExitStack() as stack:
-        measure(gate, entered(stack, gate, "a", 40), clock, frames=40, each_s=0.1)
-        # 100 units of work at 10 a second are the stated time; each says that it is of 20.
-        burst = [stack.enter_context(gate.enter("a", 1_000_000)) for _ in range(5)]
+        gate, _ = paced(stack, 20)
+        # Each says that it is of 20 frames, and takes 0.17; a client may hold half.
+        burst = [stack.enter_context(gate.enter("a", 1_000_000)) for _ in range(2)]
         with pytest.raises(Overloaded), gate.enter("a", 1_000_000):
             pass
-        with gate.enter("b", 1_000_000):
-            pass
-        burst[0].admit(150, 0)  # more than it said: what comes after it is refused, read or not
+        burst[0].admit(20, 0)
         with pytest.raises(Overloaded):
-            burst[1].admit(20, 0)
+            burst[1].admit(150, 0)  # more than it said
     assert gate.pending() == {"frames": 0, "bytes": 0, "pixels": 0}
     assert gate._clients == {}
 
 
-def test_the_refused_are_told_one_time_after_another_each_by_its_clients_own_work() -> None:
-    clock = Clock()
-    gate = Admission(Bounds(10**6, 10**9, 10**9, 10.0), Turns(4, 2), clock)
-
-    def told(client: str) -> int:
-        with pytest.raises(Overloaded) as refused, gate.enter(client, 1_000_000):
-            pass
-        return int(refused.value.headers["Retry-After"])
-
+def test_declared_body_that_does_not_come_stands_in_nobodys_way() -> None:
     with ExitStack() as stack:
-        permit = entered(stack, gate, "a", 140)
-        measure(gate, permit, clock, frames=40, each_s=0.1)
-        entered(stack, gate, "b", 100)
-        # 100 ahead of each, by turns 20 s: room in 10 s. A refused one is 21 units of work, and
-        # two clients share 10 a second, of which 8 are promised.
-        assert [told("a") for _ in range(3)] == [10, 16, 21]
+        gate, clock = paced(stack, 20)
+        for number in range(2):  # each of 81 frames, 0.45
+            stack.enter_context(gate.enter(f"slow {number}", 4_000_000))
+        with pytest.raises(Overloaded), gate.enter("c", 4_000_000):
+            pass
+        clock.now += 20  # nobody is expected any more
+        entered(stack, gate, "b", 20)
+
+
+def test_single_frame_is_let_in_while_exams_of_many_clients_are_expected() -> None:
+    with ExitStack() as stack:
+        gate, _ = paced(stack, 20)
+        for number in range(10):  # 0.09 each
+            entered(stack, gate, f"exam {number}", 10)
+        with pytest.raises(Overloaded):
+            entered(stack, gate, "late exam", 20)
+        assert gate._line
+        with pytest.raises(Overloaded), gate.enter("c", 400_000):
+            pass  # of 9 frames: there is room, and it is kept
+        with gate.enter("d", 40_000) as permit:
+            permit.admit(1, 0)
+
+
+def test_the_refused_are_told_one_time_after_another_each_by_its_clients_own_work() -> None:
+    with ExitStack() as stack:
+        gate, _ = paced(stack, 120)
+
+        def told(client: str) -> int:
+            with pytest.raises(Overloaded) as refused, gate.enter(client, 1_000_000):
+                pass
+            return int(refused.value.headers["Retry-After"])
+
+        entered(stack, gate, "b", 50)
+        # Its own work must be done before `a`, which has 0.55, may have 0.17 more: all 15 s of it,
+        # in turn with `b`, whose is done after 10. A refused one is 21 units of work; two clients
+        # share 10 a second, of which 8 are promised.
+        assert [told("a") for _ in range(3)] == [15, 21, 26]
         assert told("b") == 10
         # A client that asks and asks puts itself off, for so long and not for ever.
         assert max(told("a") for _ in range(50)) == 60
@@ -240,55 +272,42 @@ def heavy() -> bytes:
 
 
 @contextlib.contextmanager
-def flooded(up: Running, requests: int, frames: int, address: str) -> Iterator[list[int]]:
-    """Keep so many requests under way from an address of its own; gives the statuses so far."""
-    statuses: list[int] = []
+def held(up: Running) -> Iterator[None]:
+    """Keep the one decode thread busy: what waits goes on waiting, however slow the machine is."""
     over = threading.Event()
-    body = as_form([heavy()] * frames)
+    up.app.state.engine._pool.submit(over.wait)
+    try:
+        yield
+    finally:
+        over.set()
 
-    def send() -> None:
-        transport = httpx.HTTPTransport(local_address=address)
-        with httpx.Client(base_url=up.client.base_url, timeout=60, transport=transport) as client:
-            while not over.is_set():
-                statuses.append(client.post("/v1/malignancy", **body).status_code)
 
-    with ThreadPoolExecutor(requests) as pool:
-        for _ in range(requests):
-            pool.submit(send)
-        try:
-            until = time.monotonic() + 10
-            while not figures(up.client)[("endoclip_pending_frames",)] > frames:
-                assert time.monotonic() < until
-            yield statuses
-        finally:
-            over.set()
+def flood(up: Running, frames: int) -> int:
+    """Send heavy frames from an address of its own; gives the status."""
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=up.client.base_url, timeout=120, transport=transport) as client:
+        return client.post("/v1/malignancy", **as_form([heavy()] * frames)).status_code
 
 
 def test_over_the_bound_every_form_is_refused_at_once_with_a_time_to_come_back(
     serve: Serve,
 ) -> None:
-    with (
-        slow(serve, max_pending_frames=15) as up,
-        flooded(up, 3, 5, "127.0.0.2") as statuses,
-    ):
-        began, refused = time.monotonic(), 0
-        while refused < 3 and time.monotonic() < began + 60:
-            for body in (
-                as_form([image()] * 13),
-                {"json": {"patients": [patient(*[image()] * 13)]}},
-                {"json": {"texts": ["red"] * 13}},
+    settings = {"max_pending_frames": 15, "max_queue_s": 600}
+    with slow(serve, **settings) as up, ThreadPoolExecutor(1) as pool:
+        with held(up):
+            first = pool.submit(flood, up, 10)
+            wait_until(lambda: figures(up.client)[("endoclip_pending_frames",)] == 10)
+            # Whoever waited for room would wait for ever.
+            for task, body in (
+                ("malignancy", as_form([image()] * 13)),
+                ("malignancy", {"json": {"patients": [patient(*[image()] * 13)]}}),
+                ("embeddings", {"json": {"texts": ["red"] * 13}}),
             ):
-                asked = time.monotonic()
-                task = "embeddings" if "texts" in str(body)[:30] else "malignancy"
                 answer = up.client.post(f"/v1/{task}", **body)
-                if answer.status_code == 503:
-                    problem_of(answer, 503, "overloaded")
-                    assert 1 <= int(answer.headers["retry-after"]) <= 60
-                    assert time.monotonic() - asked < 1
-                    refused += 1
-        assert refused >= 3
-    assert 500 not in statuses
-    assert 200 in statuses
+                problem_of(answer, 503, "overloaded")
+                assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert not first.done()
+        assert first.result() == 200
 
 
 def test_single_image_is_refused_before_its_body_when_nothing_is_free(serve: Serve) -> None:
@@ -297,51 +316,32 @@ def test_single_image_is_refused_before_its_body_when_nothing_is_free(serve: Ser
             "POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
             "Content-Length: 250000\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", up.port), timeout=10) as holder:
+        with socket.create_connection(("127.0.0.1", up.port), timeout=60) as holder:
             holder.sendall(head.encode() + bytes(200_000))
-            until = time.monotonic() + 10
-            while figures(up.client)[("endoclip_pending_bytes",)] < 200_000:
-                assert time.monotonic() < until
-            with socket.create_connection(("127.0.0.1", up.port), timeout=10) as second:
+            wait_until(lambda: figures(up.client)[("endoclip_pending_bytes",)] >= 200_000)
+            with socket.create_connection(("127.0.0.1", up.port), timeout=60) as second:
                 second.sendall(head.encode())
                 answer = b"".join(iter(lambda: second.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b'"code":"overloaded"' in answer
-        while figures(up.client)[("endoclip_pending_bytes",)]:
-            assert time.monotonic() < until
+        wait_until(lambda: not figures(up.client)[("endoclip_pending_bytes",)])
 
 
 def test_flooding_client_does_not_starve_another(serve: Serve) -> None:
-    def flood(body: dict[str, object]) -> int:
-        transport = httpx.HTTPTransport(local_address="127.0.0.2")
-        with httpx.Client(base_url=up.client.base_url, timeout=120, transport=transport) as client:
-            return client.post("/v1/malignancy", **body).status_code  # type: ignore[arg-type]
-
     # What waits is counted, not how long: no machine is too slow or too fast for it.
     with slow(serve, max_queue_s=600) as up, ThreadPoolExecutor(6) as pool:
         pending = ("endoclip_pending_frames",)
-        held = threading.Event()
-        up.app.state.engine._pool.submit(held.wait)  # the one decode thread
-        try:
-            floods = [pool.submit(flood, as_form([heavy()] * 6)) for _ in range(5)]
+        with held(up):
+            floods = [pool.submit(flood, up, 6) for _ in range(5)]
             wait_until(lambda: figures(up.client)[pending] == 30)
             light = pool.submit(up.client.post, "/v1/malignancy", content=image(), headers=PNG)
             with httpx.Client(base_url=up.client.base_url, timeout=30) as other:
                 wait_until(lambda: figures(other)[pending] == 31)
-        finally:
-            held.set()
         assert light.result().status_code == 200
         # In one queue for all, 30 heavy frames would stand before it.
         assert not any(one.done() for one in floods)
         assert figures(up.client)[pending] > 15
         assert [one.result() for one in floods] == [200] * 5
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_text_alone_is_counted_and_bounded(serve: Serve) -> None:

@@ -1,15 +1,20 @@
 """The audit log: what is in it, that a change is found, and that scores can be had again."""
 
 import json
+import resource
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from service.__main__ import main
 from service.audit import AuditBroken, AuditLog, read_log
 from service.errors import SettingsInvalid
-from tests.service.conftest import BLACK, Serve, as_form, image
+from tests.dicom_files import VIDEO_ENDOSCOPIC, native
+from tests.service.conftest import BLACK, Serve, as_form, edited, image, problem_of
 from tests.tiny_bundle import PINK, RED
 
 FRAMES = {"mueller-1": image(RED), "mueller-2": image(PINK), "mueller-3": image(BLACK)}
@@ -106,6 +111,91 @@ def test_the_command_scores_again_and_tells_the_deviation(
     empty = tmp_path / "empty"
     empty.mkdir()
     assert audit("replay", log, "--frames", empty, "--bundle", bundle)[0] == 1
+
+
+def test_every_entry_of_a_file_is_scored_again_and_dicom_is_read(
+    serve: Serve, bundle: Path, tmp_path: Path, audit: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "devices.json").write_text('{"left": [0.0, 0.0, 0.5, 1.0]}')
+    film = native(RED, PINK, SOPClassUID=VIDEO_ENDOSCOPIC)
+    files = {"a.png": halves(RED, PINK), "b.dcm": native(PINK), "c.dcm": film}
+    path, folder = tmp_path / "audit.jsonl", tmp_path / "files"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    store = str(tmp_path / "e.db")
+
+    def exams(served: Path, *devices: str) -> None:
+        with serve(
+            exam_store=store, audit_log=path, devices=tmp_path / "devices.json", bundle=served
+        ) as up:
+            for device in devices:
+                exam = up.client.post("/v1/exams", json={"device": device}).json()["exam_id"]
+                form = as_form(list(files.values()))
+                assert up.client.post(f"/v1/exams/{exam}/frames", **form).status_code == 200
+
+    # The same files by two crop boxes, which give one of them other scores.
+    exams(bundle, "full_frame", "left")
+    code, said = audit("replay", path, "--frames", folder, "--bundle", bundle)
+    assert code == 0, said
+    assert "as recorded: 8 of 8 frames found" in said
+
+    def other_threshold(document: dict[str, Any]) -> None:
+        document["malignancy"]["operating_points"]["balanced"]["frame_threshold"] = 0.6
+
+    another = edited(bundle, tmp_path / "another", "calibration.json", other_threshold)
+    exams(another, "full_frame")
+    for served, found in ((bundle, 8), (another, 4)):
+        code, said = audit("replay", path, "--frames", folder, "--bundle", served)
+        assert code == 0, said
+        assert f"as recorded: {found} of {found} frames found" in said
+        assert f"left out: {12 - found} frames by the bundle sha256:" in said
+
+
+def halves(left: tuple[int, int, int], right: tuple[int, int, int]) -> bytes:
+    picture = Image.new("RGB", (192, 160), right)
+    picture.paste(left, (0, 0, 96, 160))
+    out = BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_what_a_full_disk_cut_off_does_not_stay(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.write([{"event": "closed", "frames": 1}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Files may grow by half an entry more, as on a disk that is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, before[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="too large"):
+                log.write([{"event": "closed", "frames": 2}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write([{"event": "closed", "frames": 3}])
+    log.close()
+    assert [entry["frames"] for entry in read_log(path)] == [1, 3]
+
+
+def test_where_the_log_cannot_be_written_nothing_is_kept_and_the_operator_told(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    with serve(exam_store=str(tmp_path / "e.db"), audit_log=path) as up:
+        up.client.post("/v1/exams", json={"exam_id": "e"})
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            answer = up.client.post("/v1/exams/e/frames", **as_form([image()]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert problem_of(answer, 503, "not_ready")["reason"] == "exam_store"
+        assert "audit_log state=unwritable reason=EFBIG" in caplog.messages
+        assert up.client.get("/v1/exams/e").json()["revision"] == 0
+        again = up.client.post("/v1/exams/e/frames", **as_form([image()]))
+        assert again.json()["revision"] == 1
+    assert [entry["event"] for entry in read_log(path)] == ["frame"]
 
 
 def test_a_line_cut_off_by_a_crash_goes_and_the_chain_goes_on(log: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from tests.service.conftest import Running, Serve, as_form, image, problem_of
+from tests.service.test_admission import held
 from tests.service.test_operations import figures
+from tests.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
 HEAD = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -58,23 +60,23 @@ def test_answer_within_the_deadline_is_the_answer(client: httpx.Client, red: byt
 
 
 def test_work_that_does_not_finish_in_time_is_dropped_and_counted(narrow: Running) -> None:
-    before = figures(narrow.client)[(DROPPED, "deadline_exceeded")]
-    began = time.monotonic()
-    answer = narrow.client.post("/v1/malignancy", **exam(), headers={"X-Deadline-Ms": "500"})
-    took = time.monotonic() - began
-    problem_of(answer, 504, "deadline_exceeded")
-    found = figures(narrow.client)
-    assert 0 < found[(DROPPED, "deadline_exceeded")] - before <= 60
+    before = figures(narrow.client)
+    with held(narrow):  # it cannot finish, on the fastest machine
+        answer = narrow.client.post("/v1/malignancy", **exam(), headers={"X-Deadline-Ms": "500"})
+        problem_of(answer, 504, "deadline_exceeded")
+        found = figures(narrow.client)
+    key = (DROPPED, "deadline_exceeded")
+    assert found[key] - before[key] == 60
     assert found[("endoclip_pending_frames",)] == 0
-    # What was left of it stands in nobody's way.
-    began = time.monotonic()
+    # What was left of it stands in nobody's way: none of it is decoded any more.
     whole = narrow.client.post("/v1/malignancy", content=image(), headers=PNG)
     assert whole.status_code == 200
-    assert time.monotonic() - began < max(took, 2.0)
+    decoded = ("endoclip_phase_seconds_count", "decode")
+    assert figures(narrow.client)[decoded] - before[decoded] == 1
 
 
-def test_deadline_runs_from_the_first_byte_of_the_head(narrow: Running) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+def test_deadline_runs_from_the_first_byte_of_the_head(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as wire:
         wire.sendall(HEAD[:30])
         time.sleep(0.4)
         picture = image()
@@ -86,21 +88,21 @@ def test_deadline_runs_from_the_first_byte_of_the_head(narrow: Running) -> None:
 
 
 def test_second_request_of_a_connection_has_its_own_first_byte(narrow: Running) -> None:
-    headers = {**PNG, "X-Deadline-Ms": "5000"}
+    headers = {**PNG, "X-Deadline-Ms": "60000"}
     with httpx.Client(base_url=narrow.client.base_url, timeout=30) as client:
         for _ in range(2):
             answer = client.post("/v1/malignancy", content=image(), headers=headers)
             assert answer.status_code == 200
             time.sleep(0.1)
     head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
         wire.sendall((head + b"\r\n") * 2 + head + b"Connection: close\r\n\r\n")
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     assert answer.count(b"HTTP/1.1 200 ") == 3
 
 
 def test_body_that_does_not_come_ends_at_the_deadline(narrow: Running) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
         wire.sendall(HEAD + b"Content-Length: 1000\r\nX-Deadline-Ms: 200\r\n\r\n")
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 504 ")
@@ -131,7 +133,7 @@ def test_head_that_does_not_end_is_too_slow_on_a_new_and_on_a_kept_connection(
 ) -> None:
     kept = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     for first in (b"", kept):
-        with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
             if first:
                 wire.sendall(first)
                 assert until_whole(wire).startswith(b"HTTP/1.1 200 ")
@@ -143,7 +145,7 @@ def test_head_that_does_not_end_is_too_slow_on_a_new_and_on_a_kept_connection(
 
 
 def test_connection_on_which_nothing_comes_is_closed_without_a_word(narrow: Running) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
         assert wire.recv(65536) == b""
 
 
@@ -151,7 +153,7 @@ def test_body_that_nobody_waited_for_is_not_taken_for_a_head_that_does_not_end(
     narrow: Running,
 ) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
         wire.sendall(head + b"Content-Length: 3\r\n\r\n")
         assert until_whole(wire).startswith(b"HTTP/1.1 200 ")
         wire.sendall(b"abc")
@@ -196,16 +198,17 @@ def test_slow_answer_is_not_the_clients_fault(serve: Serve) -> None:
 def test_frames_of_a_caller_who_left_are_dropped_and_counted(narrow: Running) -> None:
     before = figures(narrow.client)
     key = (DROPPED, "client_gone")
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"http://127.0.0.1:{narrow.port}/v1/malignancy",
-            **exam(),
-            timeout=httpx.Timeout(5, read=0.3),
-        )
-    until = time.monotonic() + 10
-    while not (found := figures(narrow.client))[key] > before[key]:
-        assert time.monotonic() < until
-    assert found[key] - before[key] <= 60
+    request = httpx.Request("POST", "http://x/v1/malignancy", **exam())
+    body = request.read()
+    head = f"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
+    with held(narrow):
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as wire:
+            wire.sendall(head.encode() + body)
+            wait_until(lambda: figures(narrow.client)[("endoclip_pending_frames",)] == 60)
+        wait_until(lambda: figures(narrow.client)[key] > before[key])
+        found = figures(narrow.client)
+    assert found[key] - before[key] == 60
     assert found[("endoclip_pending_frames",)] == 0
     scored = ("endoclip_frames_total", "", "scored")
     assert found[scored] == before[scored]

@@ -17,7 +17,16 @@ from fhir.resources.R4B.bundle import Bundle
 from service.concepts import DECISIONS, SYSTEMS, TASKS
 from service.dialects import Dialect, asked_for
 from tests.dicom_files import VIDEO_ENDOSCOPIC, WHO, data_set, native, written
-from tests.service.conftest import BLACK, PINK, RED, Serve, as_form, image, problem_of
+from tests.service.conftest import (
+    BLACK,
+    PINK,
+    RED,
+    Serve,
+    as_form,
+    edited,
+    image,
+    problem_of,
+)
 
 SR, FHIR = {"Accept": "application/dicom"}, {"Accept": "application/fhir+json"}
 STUDY = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.1"}
@@ -217,6 +226,54 @@ def test_every_reference_resolves_for_many_patients(client: httpx.Client) -> Non
     named = {part.split('"')[0] for part in text.split('"reference": "')[1:]}
     assert named <= urls
     assert len(resources(document, "DiagnosticReport")) == 3
+
+
+def test_no_two_answers_share_an_id(client: httpx.Client) -> None:
+    """Whoever stores bundles overwrites what has the same id."""
+
+    def urls(frame: bytes) -> set[str]:
+        head = {**FHIR, "X-Request-ID": "always-the-same"}
+        answer = client.post("/v1/malignancy", headers=head, **as_form([frame]))
+        return {entry["fullUrl"] for entry in answer.json()["entry"]}
+
+    assert urls(image(RED)) == urls(image(RED))
+    assert not urls(image(RED)) & urls(image(PINK))
+
+
+def test_no_two_exams_share_an_id(serve: Serve, tmp_path: Path) -> None:
+    found: list[set[str]] = []
+    for hospital in ("a", "b"):
+        with serve(exam_store=str(tmp_path / hospital)) as up:
+            up.client.post("/v1/exams", json={"exam_id": "room-1"})
+            document = up.client.get("/v1/exams/room-1", headers=FHIR).json()
+            found.append({entry["fullUrl"] for entry in document["entry"]})
+    assert not found[0] & found[1]
+
+
+def test_thresholds_are_those_that_decided(serve: Serve, bundle: Path, tmp_path: Path) -> None:
+    def apart(document: dict[str, Any]) -> None:
+        document["malignancy"]["operating_points"]["balanced"]["patient_threshold"] = 0.55
+
+    served = edited(bundle, tmp_path / "apart", "calibration.json", apart)
+    at = [f"2025-03-01T09:30:0{second}Z" for second in (0, 1)]
+    with serve(exam_store=str(tmp_path / "exams.sqlite3"), bundle=served) as up:
+        up.client.post("/v1/exams", json={"exam_id": "e", "tasks": ["malignancy"]})
+        # One file under two ids: the patient rests on one frame, and is decided as a frame is.
+        told = [{"frame_id": f"f{n}", "captured_at": time} for n, time in enumerate(at)]
+        form = as_form([image(RED)] * 2, {"frames": told})
+        assert up.client.post("/v1/exams/e/frames", **form).json()["revision"] == 2
+        point = up.client.get("/v1/exams/e").json()["results"][0]["operating_point"]
+        bundle = up.client.get("/v1/exams/e", headers=FHIR)
+    Bundle.model_validate_json(bundle.content)
+    whole, *frames = resources(bundle.json(), "Observation")
+    assert point["frame_threshold"] != point["patient_threshold"]
+    for one in (whole, *frames):
+        # Above it, what was found is out of the ordinary; on the component that has the number.
+        (reference,) = one["component"][0]["referenceRange"]
+        assert reference["high"]["value"] == point["frame_threshold"]
+        assert "low" not in reference
+        assert "referenceRange" not in one
+    assert [one["effectiveInstant"] for one in frames] == [f"{time[:-1]}.000Z" for time in at]
 
 
 def test_exam_gives_its_final_result_as_a_bundle(serve: Serve, tmp_path: Path) -> None:

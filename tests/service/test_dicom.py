@@ -13,6 +13,9 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 
+from model_store.images import ImageLimits
+from service.forms import FrameIn
+from service.frames import pictures_of
 from tests.dicom_files import (
     JPEG_LS,
     LOSSLESS_JPEG,
@@ -100,6 +103,14 @@ def test_multi_frame_file_is_as_many_frames_numbered_from_one(client: httpx.Clie
     assert problem_of(answer, 422, "invalid_request")["pointer"] == "/frames"
 
 
+def test_pictures_of_a_file_share_its_bytes() -> None:
+    film = native(RED, PINK, SOPClassUID=VIDEO_ENDOSCOPIC)
+    pictures = list(pictures_of(FrameIn("0", bytearray(film), len(film)), ImageLimits()))
+    assert len(pictures) == 2
+    assert isinstance(pictures[0].data, bytes)  # else each would be copied out of it
+    assert pictures[0].data is pictures[1].data
+
+
 def test_frames_of_a_file_count_against_the_limit(serve: Serve) -> None:
     many = native(RED, RED, RED)
     lying = native(RED, NumberOfFrames=2_000_000_000)
@@ -123,6 +134,14 @@ def test_crop_box_of_the_device_applies(client: httpx.Client) -> None:
     assert cropped["probability"] == pytest.approx(red["probability"], abs=1e-6)
 
 
+def report() -> bytes:
+    """No image at all: a structured report."""
+    data = data_set(b"", NATIVE, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")
+    for name in ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PixelData"):
+        delattr(data, name)
+    return written(data)
+
+
 def damaged() -> dict[str, tuple[bytes, str, str]]:
     """Name → file, frame error code, word of the message."""
     video = data_set(encapsulate([b"xx"]), JPEG_BASELINE)
@@ -139,7 +158,9 @@ def damaged() -> dict[str, tuple[bytes, str, str]]:
         "video": (written(video), "unsupported_format", "MPEG-4"),
         "private": (written(private), "unsupported_format", "unknown"),
         "deflated": (written(deflated), "unsupported_format", "Deflated"),
-        "ct": (ct, "unsupported_format", "another SOP class"),
+        "ct": (ct, "unsupported_format", "CT Image Storage"),
+        "report": (report(), "unsupported_format", "Comprehensive SR Storage"),
+        "own": (native(RED, SOPClassUID="1.2.3.4"), "unsupported_format", "an unknown SOP class"),
         "cut": (whole[:-9000], "image_undecodable", "damaged"),
         "head": (whole[:300], "image_undecodable", "within the first"),
         "mark": (bytes(128) + b"DICM", "image_undecodable", "damaged"),

@@ -1,7 +1,6 @@
 """Drift: exams count as exams, verdicts reach the figures, nothing of a frame or name stays."""
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.service.conftest import Running, image, patient, running
 from tests.service.test_metrics import scraped
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
 from tests.tiny_reference import shades, tiny_reference
+from tests.waiting import wait_until
 
 
 class Clock:
@@ -185,10 +185,8 @@ def figure(client: httpx.Client, name: str, *labels: str) -> float:
 
 def until(client: httpx.Client, name: str, *labels: str) -> float:
     """Ask until a figure is a number: a comparison is seen by the scrape after it."""
-    end = time.monotonic() + 30
-    while math.isnan(found := figure(client, name, *labels)):
-        assert time.monotonic() < end
-    return found
+    wait_until(lambda: not math.isnan(figure(client, name, *labels)))
+    return figure(client, name, *labels)
 
 
 def exam_as_sent(seed: int, more: int = 0, shift: int = 0) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from fhir.resources.R4B.bundle import Bundle
 from tests.dicom_files import VIDEO_ENDOSCOPIC, WHO, native
 from tests.service.conftest import BLACK, PINK, RED, Running, Serve, as_form, image, problem_of
 from tests.service.test_dialects import groups_of
+from tests.service.test_metrics import scraped
 
 STUDY = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.1"}
 FILES = [native(RED, **STUDY), native(PINK, **STUDY), native(BLACK, **STUDY)]
@@ -99,6 +101,43 @@ def test_what_cannot_be_reported_is_said(up: Running) -> None:
     problem_of(report(client, empty, FILES, "malignancy"), 422, "invalid_request")
     asked = client.get(f"/v1/exams/{exam}/report", headers={"Accept": "application/dicom"})
     assert "POST" in problem_of(asked, 422, "invalid_request")["detail"]
+
+
+def test_who_asks_for_results_is_counted_by_outcome(serve: Serve, tmp_path: Path) -> None:
+    with serve(exam_store=str(tmp_path / "exams.sqlite3")) as up:
+        client = up.client
+        before = scraped(client)
+        exam, _ = closed(client, FILES)
+        fhir, dicom = ({"Accept": f"application/{one}"} for one in ("fhir+json", "dicom"))
+        for path, headers in (
+            (f"/v1/exams/{exam}", {}),
+            (f"/v1/exams/{exam}", fhir),
+            (f"/v1/exams/{exam}/report", fhir),
+            (f"/v1/exams/{exam}/report", dicom),
+            ("/v1/exams/not-there/report", {}),
+        ):
+            client.get(path, headers=headers)
+        assert report(client, exam, FILES, "malignancy").status_code == 200
+        report(client, exam, FILES[:1], "malignancy")
+        report(client, "not-there", FILES, "malignancy")
+        client.post("/v1/exams/not-there/frames", **as_form(FILES))
+        # A dialect that cannot be written is an outcome as well.
+        mixed = [native(RED, **STUDY), native(PINK, StudyInstanceUID="1.2.3.5")]
+        client.post("/v1/malignancy", **as_form(mixed), headers=dicom)
+        after = scraped(client)
+    assert after.keys() == before.keys()
+    requests = {key[1:]: n for key, n in after.items() if key[0] == "endoclip_requests_total" and n}
+    assert requests == {
+        ("ok", "exam_frames"): 1,
+        ("not_found", "exam_frames"): 1,
+        ("ok", "exam_report"): 4,
+        ("invalid_request", "exam_report"): 2,
+        ("not_found", "exam_report"): 2,
+        ("invalid_request", "malignancy"): 1,
+    }
+    assert after["endoclip_request_seconds_count", "exam_report"] == 4
+    # Of the exam's frames, of four results; nothing of what ended in an error.
+    assert after["endoclip_phase_seconds_count", "respond"] == 5
 
 
 def test_client_files_an_exam_in_all_three(up: Running) -> None:

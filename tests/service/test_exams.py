@@ -24,6 +24,7 @@ from tests.service.conftest import (
     refused,
 )
 from tests.tiny_bundle import PINK, RED
+from tests.waiting import wait_until
 
 FRAMES = {
     "0": (image(RED), "2025-03-01T09:30:00Z"),
@@ -79,7 +80,8 @@ def close(http: httpx.Client, exam: str) -> dict[str, Any]:
 def test_an_exam_from_opening_to_deletion(http: httpx.Client) -> None:
     answer = http.post("/v1/exams", json={"patient_id": "p-1", "operating_point": "balanced"})
     exam = answer.json()["exam_id"]
-    assert answer.headers["location"] == f"/v1/exams/{exam}"
+    where = answer.url.join(answer.headers["location"])
+    assert http.get(where).json()["exam_id"] == exam
     assert answer.json()["results"][0]["patient"]["status"] == "empty"
 
     sent = send(http, exam, "0", "2").json()
@@ -217,6 +219,7 @@ def test_opening_again_finds_the_exam_or_a_conflict(http: httpx.Client) -> None:
         ({"tasks": ["malignancy", "malignancy"]}, "invalid_request", "/tasks"),
         ({"tasks": ["zero_shot"]}, "invalid_request", "/tasks/0"),
         ({"exam_id": "../x"}, "invalid_request", "/exam_id"),
+        ({"exam_id": ".."}, "invalid_request", "/exam_id"),
         ({"frames": []}, "invalid_request", "/frames"),
     ],
 )
@@ -298,6 +301,19 @@ def test_an_exam_survives_a_restart_and_is_its_bundle_s(
         assert up.client.delete(f"/v1/exams/{exam}").status_code == 204
 
 
+def test_what_is_over_goes_though_nobody_asks_for_exams(serve: Serve, tmp_path: Path) -> None:
+    store = tmp_path / "exams.sqlite3"
+    with serve(exam_store=str(store)) as up:
+        send(up.client, opened(up.client), "0")
+    with closing(sqlite3.connect(store)) as database:
+        database.execute("UPDATE exams SET changed_us = 0")
+        database.commit()
+        with serve(exam_store=str(store)):
+            counted = "SELECT COUNT(*) FROM exam_frames"
+            wait_until(lambda: database.execute(counted).fetchone() == (0,))
+        assert database.execute("SELECT COUNT(*) FROM exams").fetchone() == (0,)
+
+
 def test_a_store_that_cannot_be_opened_is_a_refused_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "ENDOCLIP_EXAM_STORE" in refused(exam_store=tmp_path / "file" / "exams.db")
@@ -305,7 +321,7 @@ def test_a_store_that_cannot_be_opened_is_a_refused_start(tmp_path: Path) -> Non
 
 
 def test_a_store_that_goes_away_is_503_and_touches_nothing_else(
-    serve: Serve, tmp_path: Path, red: bytes
+    serve: Serve, tmp_path: Path, red: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(exam_store=str(tmp_path / "e.db")) as up:
         exam = opened(up.client)
@@ -313,5 +329,7 @@ def test_a_store_that_goes_away_is_503_and_touches_nothing_else(
             database.execute("DROP TABLE exam_frames")
         document = problem_of(send(up.client, exam, "0"), 503, "not_ready")
         assert document["reason"] == "exam_store"
+        # The caller hears no more, the operator does.
+        assert "exam_store state=unavailable reason=SQLITE_ERROR" in caplog.messages
         assert up.client.post("/v1/malignancy", **as_form([red])).status_code == 200
         assert up.client.get("/readyz").status_code == 200

@@ -1,7 +1,7 @@
 """The manifest for KubeRay: its parts are valid for the API, and of one mind with docker/ray.
 
-No package has KubeRay's own schema, so the RayService around the parts is held against the names of
-its fields that are used here.
+No package of PyPI, npm or Debian has KubeRay's own schema, so the RayService around the parts is
+held against the names of its fields that are used here, which are those of KubeRay's Go types.
 """
 
 import copy
@@ -114,6 +114,13 @@ def test_workers_have_room_for_what_is_placed_on_them() -> None:
     wanted += encoder["autoscaling_config"]["max_replicas"]
     assert WORKER["maxReplicas"] * cores >= wanted
     assert WORKER["minReplicas"] >= ingress["num_replicas"]
+
+
+def test_only_the_autoscaler_s_pod_has_a_token_for_the_api() -> None:
+    assert SPEC["enableInTreeAutoscaling"] is True
+    head, worker = (one["template"]["spec"] for one in (SPEC["headGroupSpec"], WORKER))
+    assert head.get("automountServiceAccountToken", True)
+    assert worker["automountServiceAccountToken"] is False
 
 
 def test_version_of_ray_is_the_pinned_one() -> None:

@@ -3,7 +3,6 @@
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ from service.keys import Scope
 from tests.service.conftest import command, problem_of
 from tests.service.keys_file import add_key, bearer
 from tests.service.manifests import CONTAINER, DEPLOYMENT, MONITOR, POD, environment_of
+from tests.waiting import wait_until
 
 
 def mounted(folder: Path, revision: str, scope: Scope) -> str:
@@ -53,10 +53,7 @@ def test_service_answers_probes_and_scraping_as_the_manifests_ask(
                 problem = problem_of(exam, 503, "not_ready")
                 assert problem["reason"] == "exam_store"
                 new = mounted(tmp_path, "2", Scope.SCORE)
-                until = time.monotonic() + 60
-                while client.get("/v1/models", headers=bearer(new)).status_code != 200:
-                    assert time.monotonic() < until
-                    time.sleep(0.1)
+                wait_until(lambda: client.get("/v1/models", headers=bearer(new)).status_code == 200)
                 assert client.get("/v1/models", headers=bearer(score)).status_code == 401
             process.send_signal(signal.SIGTERM)
             _, log = process.communicate(timeout=POD["terminationGracePeriodSeconds"])

@@ -39,7 +39,7 @@ def test_declared_length_over_the_cap_is_refused_unread(small: Running, kind: st
 def test_client_that_waits_for_100_continue_is_refused_without_it(small: Running) -> None:
     head = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     head += b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (3 * MIB)
-    with socket.create_connection(("127.0.0.1", small.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as wire:
         wire.sendall(head)
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -65,7 +65,7 @@ def test_stream_without_a_length_is_cut_at_the_cap(small: Running) -> None:
 
 def test_client_that_listens_while_it_sends_reads_the_refusal(small: Running) -> None:
     head = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", small.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as wire:
         wire.sendall(head + b"Content-Length: 1000000000\r\n\r\n" + bytes(100_000))
         answer = b""
         while chunk := wire.recv(65536):
@@ -77,7 +77,7 @@ def test_client_that_listens_while_it_sends_reads_the_refusal(small: Running) ->
 
 def test_client_that_pauses_while_it_sends_reads_the_refusal_to_its_end(small: Running) -> None:
     head = b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % MIB
-    with socket.create_connection(("127.0.0.1", small.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as wire:
         wire.sendall(head + bytes(MIB // 2))
         time.sleep(2)  # busy with something else, as a loaded client is
         # Closed before all was sent, the connection would be reset here; with some systems the

@@ -5,9 +5,9 @@ import re
 import signal
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -89,9 +89,16 @@ def test_sighup_takes_over_keys_and_certificate_at_once(
         for kind in ("pem", "key"):
             (tmp_path / f"own.{kind}").write_bytes((certificates / f"{name}.{kind}").read_bytes())
 
+    told: list[dict[str, Any]] = []
+
+    def tells() -> str:
+        told.append(json.loads(process.stderr.readline()))  # type: ignore[union-attr]
+        return str(told[-1]["event"])
+
     def again() -> str:
         process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
+        while tells() != "certificate":  # the last thing that it reads again
+            pass
         return ssl.get_server_certificate(address)
 
     put("server")
@@ -112,14 +119,14 @@ def test_sighup_takes_over_keys_and_certificate_at_once(
         (tmp_path / "own.key").write_text("")
         assert again() == renewed != before
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        process.wait(60)
+        told += [json.loads(line) for line in process.stderr]  # type: ignore[union-attr]
     assert process.returncode == 0
-    told = [json.loads(one) for one in log.splitlines()]
     assert {"keys", "certificate"} <= {one["event"] for one in told}
     states = [one["state"] for one in told if one["event"] == "certificate"]
     assert states == ["read", "unusable"]
     assert next(one["in_force"] for one in told if one["event"] == "keys") == 2
-    assert token not in log
+    assert token not in json.dumps(told)
 
 
 # ---- TLS -----------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import json
 import socket
+import sqlite3
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from service.exams.live import MAX_MESSAGE_BYTES
 from service.keys import Scope, change_keys, new_key
 from tests.service.conftest import BLACK, Running, Serve, as_form, image
 from tests.tiny_bundle import PINK, RED
+from tests.waiting import wait_until
 
 NOW = 1_740_821_400_000_000
 
@@ -128,10 +131,36 @@ def test_who_leaves_has_kept_what_it_saw(serve: Serve, tmp_path: Path) -> None:
             while told(live)["type"] != "frame":
                 pass
         live.drop()
-        end = time.monotonic() + 20
-        while (found := up.client.get(f"/v1/exams/{exam}").json()["revision"]) < 20:
-            assert time.monotonic() < end, found
-            time.sleep(0.02)
+        wait_until(lambda: up.client.get(f"/v1/exams/{exam}").json()["revision"] == 20)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("the service ends", 1012), ("the client is wrong", 1008)]
+)
+def test_what_was_seen_is_kept_whoever_ends_it(
+    serve: Serve, tmp_path: Path, end: str, code: int
+) -> None:
+    store = tmp_path / "slow.sqlite3"
+    with serve(exam_store=str(store)) as up:
+        exam = opened(up)
+        live = stream(up, exam, "?keep_every_ms=0")
+        # Another writer has the file, so nothing is kept while results go on.
+        with closing(sqlite3.connect(store, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for place in range(5):
+                live.send(image(RED, (96, 80 + place)), NOW + place)
+                assert told(live)["type"] == "frame"
+            if end == "the service ends":
+                up.app.state.models.refuse()
+                live.send(image(RED), NOW + 9)
+            else:
+                live.send_text("{}")
+            time.sleep(0.5)
+            other.execute("COMMIT")
+            assert [told(live)["type"] for _ in range(6)] == ["kept"] * 5 + ["problem"]
+            assert live.receive() is None
+            assert live.close_code == code
+            assert other.execute("SELECT revision FROM exams").fetchone() == (5,)
 
 
 def big() -> bytes:
@@ -231,6 +260,60 @@ def test_streams_need_a_key_with_its_scope_and_are_held_to_its_rate(
         assert (message["type"], message["reason"]) == ("dropped", "rate_limited")
         assert message["dropped"]["rate_limited"] == 1
         live.close()
+
+
+def test_a_browser_names_its_key_among_the_protocols(serve: Serve, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    room, token = new_key("room", [Scope.SCORE])
+    other, foreign = new_key("else", [Scope.METRICS])
+    change_keys(keys, lambda _: [room, other])
+    with serve(keys=keys, exam_store=str(tmp_path / "e.db")) as up:
+        head = {"Authorization": f"Bearer {token}"}
+        exam = up.client.post("/v1/exams", headers=head).json()["exam_id"]
+        page = [("Origin", "https://example.org")]  # whoever has the key may use it anywhere
+        for offered in (["endo-clip", f"bearer.{token}"], [f"bearer.{token}", "endo-clip"]):
+            live = Stream(url_of(up), exam, "", page, offered)
+            assert live.protocol == "endo-clip"
+            assert told(live)["type"] == "open"
+            live.close()
+        for offered, status in (
+            (["endo-clip"], 401),
+            (["endo-clip", token], 401),
+            (["endo-clip", "bearer."], 401),
+            (["endo-clip", f"bearer.{token}x"], 401),
+            (["endo-clip", f"bearer.{foreign}"], 403),
+        ):
+            with pytest.raises(Refused) as caught:
+                Stream(url_of(up), exam, "", page, offered)
+            assert caught.value.status == status, offered
+        # One key is looked at, and a header is more than a protocol.
+        with pytest.raises(Refused) as caught:
+            Stream(url_of(up), exam, "", [("Authorization", "Bearer x")], offered)
+        assert caught.value.status == 401
+        # A protocol is no header of other requests.
+        answer = up.client.get("/v1/models", headers={"Sec-WebSocket-Protocol": f"bearer.{token}"})
+        assert answer.status_code == 401
+
+
+def test_without_keys_no_page_but_the_service_s_own_opens_a_stream(up: Running) -> None:
+    exam = opened(up)
+    own = f"127.0.0.1:{up.port}"
+    stream(up, exam, Origin=f"http://{own}").close()
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    handshake["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    for host, origin in (
+        (own, "http://example.org"),
+        (own, "null"),
+        (own, ""),
+        (own, f"http://127.0.0.1:{up.port + 1}"),
+        (own, f"http://{own}.example.org"),
+        # Its name was made to resolve to loopback.
+        (f"example.org:{up.port}", f"http://example.org:{up.port}"),
+        ("", "http://"),
+    ):
+        head = handshake | {"Host": host, "Origin": origin}
+        answer = up.client.get(f"/v1/exams/{exam}/stream", headers=head)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (host, origin)
 
 
 def test_figures_count_live_frames(up: Running) -> None:

@@ -23,6 +23,7 @@ from tests.service.collector import Collector, collecting
 from tests.service.conftest import Running, Serve, as_form, image, patient
 from tests.service.test_identity import keep_logging
 from tests.service.test_wire import POST, sent
+from tests.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -33,6 +34,13 @@ def log() -> Iterator[StringIO]:
     with keep_logging():
         set_up_logging("info", "json", stream)
         yield stream
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve) -> Iterator[Running]:
+    """One of these tests' own: a line of a request of others may still be on its way."""
+    with serve() as up:
+        yield up
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +58,14 @@ def traced(serve: Serve, collector: Collector) -> Iterator[Running]:
 
 def lines(log: StringIO, count: int) -> list[dict[str, Any]]:
     """Wait for the lines of so many requests: each comes just after its answer."""
-    until = time.monotonic() + 10
-    while True:
+
+    def found() -> list[dict[str, Any]]:
         read = [json.loads(line) for line in log.getvalue().splitlines()]
-        found = [line for line in read if line["event"] == "request"]
-        if len(found) >= count or time.monotonic() > until:
-            assert len(found) == count, found
-            return found
-        time.sleep(0.02)
+        return [line for line in read if line["event"] == "request"]
+
+    wait_until(lambda: len(found()) >= count)
+    assert len(found()) == count, found()
+    return found()
 
 
 def test_every_request_is_one_line_with_outcome_frames_and_phases(
@@ -104,7 +112,7 @@ def test_caller_who_left_is_a_line(server: Running, log: StringIO) -> None:
     frames = [image((200, 30, 30 + n), size=(1200, 1200)) for n in range(30)]
     text = json.dumps({"patients": [patient(*frames)]}).encode()
     head = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as wire:
         wire.sendall(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
     (left,) = lines(log, 1)
     assert (left["outcome"], left["status"]) == ("client_gone", 499)
@@ -124,7 +132,7 @@ def test_line_of_a_request_costs_next_to_nothing() -> None:
     with keep_logging():
         set_up_logging("info", "json", StringIO())
         logger, count = logging.getLogger("service.x"), 2000
-        started = time.process_time()
+        started = time.thread_time()
         for _ in range(count):
             begin(Record("a" * 32, "POST"))
             note(task="malignancy", frames=1)
@@ -133,7 +141,7 @@ def test_line_of_a_request_costs_next_to_nothing() -> None:
                     pass
             record = Record("a" * 32, "POST")
             logger.info(Event("request", **record.fields()))
-        each_ms = (time.process_time() - started) / count * 1000
+        each_ms = (time.thread_time() - started) / count * 1000
     # 0.11 ms on a core shared with two other loads; a frame takes 8 ms on an idle one.
     assert each_ms < 0.3
 
@@ -152,7 +160,7 @@ def test_request_is_a_span_with_one_for_each_phase(
     def mine() -> list[Any]:
         return [span for span in collector.spans() if span.trace_id.hex() == trace_id]
 
-    collector.wait_until(lambda: len(mine()) >= 7)
+    wait_until(lambda: len(mine()) >= 7)  # they are sent in batches, every few seconds
     (request,) = [span for span in mine() if span.name == "POST /v1/malignancy"]
     assert request.parent_span_id.hex() == parent
     assert request.trace_state == ""
@@ -182,7 +190,7 @@ def test_collector_that_is_not_there_holds_nothing_up(serve: Serve, red: bytes) 
     started = time.monotonic()
     with serve(traces_endpoint=f"http://127.0.0.1:{port}/v1/traces") as up:
         assert up.client.post("/v1/malignancy", content=red, headers=PNG).status_code == 200
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("url", ["localhost:4318", "grpc://x/y", "http://x", "http:///v1", "x y"])
@@ -208,11 +216,11 @@ def test_nothing_is_traced_unless_asked_for(server: Running) -> None:
 
 
 def test_frame_that_pillow_warns_about_a_thousand_times_is_one_line(
-    client: httpx.Client, log: StringIO
+    server: Running, log: StringIO
 ) -> None:
     bad = next(one for one in bad_files() if one.name.startswith("TIFF of 900 tags"))
     kept = len(vars(TiffImagePlugin).get("__warningregistry__", {}))
-    client.post("/v1/malignancy", content=bad.data, headers={"Content-Type": "image/tiff"})
+    server.client.post("/v1/malignancy", content=bad.data, headers={"Content-Type": "image/tiff"})
     lines(log, 1)
     assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["request"]
     # One entry is the registry's own.

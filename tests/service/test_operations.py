@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests import tiny_bundle
 from tests.service.conftest import BLACK, Running, Serve, edited, image, patient, problem_of
+from tests.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -163,7 +163,8 @@ def test_metrics_count_requests_by_outcome(serve: Serve) -> None:
         ("invalid_request", "malignancy"): 1,
         ("unsupported_media_type", "zero_shot"): 1,
     }
-    tasks = {"polyp_detection", "malignancy", "zero_shot", "embeddings", "exam_frames"}
+    tasks = {"polyp_detection", "malignancy", "zero_shot", "embeddings"}
+    tasks |= {"exam_frames", "exam_report"}
     for outcome in ("ok", "client_gone", "internal", "not_ready", "payload_too_large"):
         assert {task for one, task in requests if one == outcome} == tasks
     assert found[("endoclip_ready",)] == 1
@@ -185,12 +186,11 @@ def test_client_that_leaves_is_counted_and_its_work_dropped(serve: Serve) -> Non
         f"Content-Length: {len(text)}\r\n\r\n"
     )
     with serve(decode_threads=1) as up:
-        with socket.create_connection(("127.0.0.1", up.port), timeout=10) as wire:
+        with socket.create_connection(("127.0.0.1", up.port), timeout=60) as wire:
             wire.sendall(head.encode() + text)
         key = ("endoclip_requests_total", "client_gone", "malignancy")
-        until = time.monotonic() + 20
-        while not (found := figures(up.client)).get(key) and time.monotonic() < until:
-            pass
+        wait_until(lambda: figures(up.client)[key])
+        found = figures(up.client)
         assert found[key] == 1
         assert found[("endoclip_frames_total", "", "scored")] == 0
         assert up.client.post("/v1/malignancy", content=image(), headers=PNG).status_code == 200
@@ -231,6 +231,7 @@ def test_limits_are_as_documented_by_default(client: httpx.Client) -> None:
     assert (answer["max_frames"], answer["max_patients"]) == (512, 64)
     assert answer["max_body_bytes"] == 256 * 1024 * 1024
     assert (answer["max_frame_bytes"], answer["max_frame_pixels"]) == (32 * 1024 * 1024, 64_000_000)
+    assert answer["formats"] == ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DICOM"]
 
 
 def test_openapi_describes_every_route_form_and_error(client: httpx.Client) -> None:

@@ -15,9 +15,10 @@ from service import shadow as shadow_module
 from tests.dicom_files import VIDEO_ENDOSCOPIC, jpegs
 from tests.service.conftest import BETWEEN, BLACK, Running, Serve, as_form, edited, image
 from tests.service.test_operations import figures
-from tests.service.test_swap import ADMIN, asked, eventually
+from tests.service.test_swap import ADMIN, asked
 from tests.tiny_bundle import PINK, RED, build_tiny_bundle
 from tests.tiny_profile import tiny_profile
+from tests.waiting import wait_until
 
 PNG = {"Content-Type": "image/png"}
 TASK = "polyp_detection"
@@ -71,7 +72,7 @@ def compared(up: Running, task: str, answers: int) -> dict[str, float]:
             if key[0].startswith("endoclip_shadow") and task in key
         }
 
-    eventually(lambda: found()["answers_total/compared"] == answers)
+    wait_until(lambda: found()["answers_total/compared"] == answers)
     return found()
 
 
@@ -153,7 +154,7 @@ def test_while_requests_have_work_the_shadow_waits_and_what_does_not_fit_is_drop
     held.set()
     shadow._busy = busy
     compared(up, TASK, int(8 - found["answers_total/dropped"]))
-    eventually(lambda: figures(up.client)[("endoclip_shadow_pending_frames",)] == 0)
+    wait_until(lambda: figures(up.client)[("endoclip_shadow_pending_frames",)] == 0)
 
 
 def test_shadow_sees_that_requests_have_work(up: Running) -> None:
@@ -165,12 +166,12 @@ def test_shadow_sees_that_requests_have_work(up: Running) -> None:
     waiting = threading.Thread(target=send, args=(up,))
     waiting.start()
     try:
-        eventually(lambda: figures(up.client)[("endoclip_pending_frames",)] > 0)
+        wait_until(lambda: figures(up.client)[("endoclip_pending_frames",)] > 0)
         assert up.app.state.models._shadow._busy()
     finally:
         held.set()
         waiting.join()
-    eventually(lambda: not up.app.state.models._shadow._busy())
+    wait_until(lambda: not up.app.state.models._shadow._busy())
 
 
 def test_shadow_that_fails_hurts_nobody_and_its_words_stay_inside(
@@ -180,7 +181,7 @@ def test_shadow_that_fails_hurts_nobody_and_its_words_stay_inside(
     shadow = up.app.state.models._shadow
     right, shadow._encoder = shadow._encoder, None  # whatever it is
     send(up)
-    eventually(lambda: figures(up.client)[("endoclip_shadow_answers_total", "failed", TASK)] == 2)
+    wait_until(lambda: figures(up.client)[("endoclip_shadow_answers_total", "failed", TASK)] == 2)
     assert up.client.get("/readyz").status_code == 200
     assert "NoneType" not in caplog.text
     shadow._encoder = right

@@ -18,6 +18,7 @@ import pytest
 from service.__main__ import LOST
 from tests.service.conftest import command, image, problem_of
 from tests.service.test_operations import figures
+from tests.waiting import PATIENCE_S, wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -37,13 +38,15 @@ class Process:
             return client.post("/v1/malignancy", files=parts)
 
     def until_busy(self) -> None:
-        until = time.monotonic() + 30
-        while not figures(self.client)[("endoclip_pending_frames",)]:
-            assert time.monotonic() < until
+        wait_until(lambda: figures(self.client)[("endoclip_pending_frames",)])
 
-    def ended(self, within_s: float) -> int:
+    def until_told(self) -> None:
+        """The signal has reached it."""
+        wait_until(lambda: self.client.get("/readyz").status_code == 503)
+
+    def ended(self) -> int:
         """Exit code; the log must hold no traceback."""
-        _, log = self.popen.communicate(timeout=within_s)
+        _, log = self.popen.communicate(timeout=PATIENCE_S)
         assert "Traceback" not in log
         return self.popen.returncode
 
@@ -63,10 +66,10 @@ def started(**settings: object) -> Iterator[Process]:
 
 def test_work_under_way_is_finished_while_new_work_is_refused(bundle: Path) -> None:
     with started(bundle=bundle, grace_s=120) as process:
-        asked = process.threads.submit(process.exam, 10)
+        asked = process.threads.submit(process.exam, 20)
         process.until_busy()
         process.popen.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        process.until_told()
         refused = process.client.post("/v1/malignancy", content=image(), headers=PNG)
         unready = process.client.get("/readyz")
         alive = process.client.get("/healthz")
@@ -75,32 +78,29 @@ def test_work_under_way_is_finished_while_new_work_is_refused(bundle: Path) -> N
             assert int(answer.headers["retry-after"]) > 0
         assert alive.status_code == 200
         assert not asked.done()
-        assert asked.result().json()["patients"][0]["frames_scored"] == 10
-        assert process.ended(60) == 0
+        assert asked.result().json()["patients"][0]["frames_scored"] == 20
+        assert process.ended() == 0
 
 
 def test_work_that_outlasts_the_grace_is_answered_503_and_the_exit_code_is_0(bundle: Path) -> None:
     with started(bundle=bundle, grace_s=3) as process:
         asked = process.threads.submit(process.exam, 80)
         process.until_busy()
-        began = time.monotonic()
         process.popen.send_signal(signal.SIGTERM)
         answer = asked.result()
         problem_of(answer, 503, "shutting_down")
-        assert process.ended(30) == 0
-        # The grace, and what a busy machine adds to it.
-        assert time.monotonic() - began < 12
+        assert process.ended() == 0
 
 
 def test_idle_service_listens_while_it_drains(bundle: Path) -> None:
-    with started(bundle=bundle, drain_s=1.5) as process:
+    with started(bundle=bundle, drain_s=3) as process:
         process.popen.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        time.sleep(0.3)
+        process.until_told()
         with httpx.Client(base_url=process.client.base_url, timeout=30) as other:
             problem_of(other.get("/readyz"), 503, "shutting_down")
-        assert process.ended(30) == 0
-        assert time.monotonic() - began > 1.4
+        assert process.ended() == 0
+        assert time.monotonic() - began > 2.5
 
 
 def test_second_signal_does_not_wait(bundle: Path) -> None:
@@ -108,14 +108,14 @@ def test_second_signal_does_not_wait(bundle: Path) -> None:
         process.popen.send_signal(signal.SIGTERM)
         problem_of(process.client.get("/readyz"), 503, "shutting_down")
         process.popen.send_signal(signal.SIGTERM)
-        assert process.ended(30) == 0
+        assert process.ended() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_service_ends_at_once(bundle: Path, number: signal.Signals) -> None:
     with started(bundle=bundle) as process:
         process.popen.send_signal(number)
-        assert process.ended(30) == 0
+        assert process.ended() == 0
 
 
 # The real process with a worker that something happens to as soon as it is up.
@@ -153,7 +153,7 @@ program.leave(program.main([]))
 def test_service_whose_worker_is_lost_ends_for_its_supervisor(bundle: Path, what: str) -> None:
     settings = {"bundle": bundle, "port": 0, "health_interval_s": 0.2, "grace_s": 60}
     run = command(**settings) | {"args": [sys.executable, "-c", SPOILED, what]}
-    done = subprocess.run(**run, timeout=60, check=False)  # type: ignore[call-overload]
+    done = subprocess.run(**run, timeout=PATIENCE_S, check=False)  # type: ignore[call-overload]
     assert done.returncode == LOST, done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
     told = [event for event in events if event["event"] == "lost"]

@@ -4,9 +4,8 @@ import gc
 import json
 import shutil
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.service.keys_file import add_key, bearer
 from tests.service.test_operations import figures
 from tests.tiny_bundle import RED, build_tiny_bundle
 from tests.tiny_profile import tiny_profile
+from tests.waiting import wait_until
 
 ADMIN = "/v1/admin/models"
 PNG = {"Content-Type": "image/png"}
@@ -86,13 +86,6 @@ def served(up: Running) -> str:
     return str(answer.json()["model"]["digest"])
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def test_bundle_is_loaded_rolled_back_and_told(up: Running, root: Path) -> None:
     one, two = digest(root, "one"), digest(root, "two")
     before = up.client.get(ADMIN).json()
@@ -122,7 +115,7 @@ def test_bundle_that_is_served_already_is_left_as_it_is(up: Running) -> None:
     assert up.app.state.engine is engine
     engine.encoder.provider = "CUDAExecutionProvider"  # as if the runtime had fallen back
     engine.health.suspect()
-    eventually(lambda: up.client.get("/readyz").status_code == 503)
+    wait_until(lambda: up.client.get("/readyz").status_code == 503)
     answer = asked(up, "load", bundle="one").json()
     assert (answer["active"]["ready"], answer["previous"]) == (True, None)
     assert up.client.get("/readyz").status_code == 200
@@ -152,7 +145,7 @@ def test_bundle_that_cannot_be_served_is_refused_and_the_old_one_serves_on(
     assert (state["previous"], state["shadow"]) == (None, None)
     assert figures(up.client)[("endoclip_model_changes_total", "load", "refused")] == 1
     assert up.client.get("/readyz").status_code == 200
-    eventually(lambda: threading.active_count() <= threads + 4)
+    wait_until(lambda: threading.active_count() <= threads + 4)
 
 
 @pytest.mark.parametrize("name", ["link", "nothing", "one.part"])
@@ -233,7 +226,7 @@ def test_second_change_meanwhile_is_refused(up: Running) -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(httpx.post, f"{up.client.base_url}{ADMIN}/load", json={"bundle": "two"})
         try:
-            eventually(lambda: up.app.state.models._changing)
+            wait_until(lambda: up.app.state.models._changing)
             for answer in (asked(up, "load", bundle="two"), up.client.delete(f"{ADMIN}/shadow")):
                 assert problem_of(answer, 409, "conflict")["reason"] == Refusal.BUSY
             assert up.client.get(ADMIN).status_code == 200
@@ -319,7 +312,8 @@ def test_no_request_fails_through_swaps_and_each_is_answered_by_the_bundle_it_na
             assert asked(up, "load", bundle=folder).status_code == 200
             assert served(up) == digest(root, folder)
             assert problem_of(asked(up, "load", bundle="flipped"), 409, "conflict")
-            eventually(lambda count=count: len(seen) > count + 8)  # type: ignore[misc]
+            # A default, for the loop's next round has another count; mypy cannot infer it.
+            wait_until(lambda count=count: len(seen) > count + 8)  # type: ignore[misc]
     assert {status for status, _, _ in seen} == {200}
     assert {digest for _, digest, _ in seen} == set(right)
     for _, by, probability in seen:
@@ -338,7 +332,7 @@ def test_request_that_has_begun_ends_with_its_bundle_which_is_then_let_go(
         url = f"{up.client.base_url}/v1/malignancy"
         late = pool.submit(httpx.post, url, content=image(), headers=PNG, timeout=30)
         try:
-            eventually(lambda: figures(up.client)[("endoclip_pending_frames",)] == 1)
+            wait_until(lambda: figures(up.client)[("endoclip_pending_frames",)] == 1)
             assert asked(up, "load", bundle="two").status_code == 200
             assert served(up) == digest(root, "two")
             assert engine._batcher.alive
@@ -347,8 +341,8 @@ def test_request_that_has_begun_ends_with_its_bundle_which_is_then_let_go(
         assert late.result().json()["model"]["digest"] == digest(root, "one")
     threads = (*engine._batcher._threads, engine.health._thread)
     del engine
-    eventually(lambda: not any(thread.is_alive() for thread in threads))
-    eventually(lambda: gc.collect() >= 0 and gone() is None)
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+    wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
 
 def test_frame_of_an_exchanged_bundle_is_red_in_both(up: Running) -> None:
@@ -379,7 +373,7 @@ def test_command_exchanges_bundles_and_shows_them(
     assert ran(up, capsys, "rollback").splitlines()[2].split()[:2] == ["previous", "two"]
     assert "shadow " in ran(up, capsys, "shadow", "two")
     up.client.post("/v1/malignancy", content=image(), headers=PNG)
-    eventually(lambda: "1 of 1 patients decided alike" in ran(up, capsys, "list"))
+    wait_until(lambda: "1 of 1 patients decided alike" in ran(up, capsys, "list"))
     assert "shadow" not in ran(up, capsys, "shadow", "--end")
     assert json.loads(ran(up, capsys, "list", "--json"))["shadow"] is None
     assert "conflict (self_test_failed): " in ran(up, capsys, "load", "moved", code=2)

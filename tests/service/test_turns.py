@@ -1,6 +1,7 @@
 """Whose frame goes next, decided without a clock: turns are given back by hand."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,10 @@ class Line:
         self.given: list[str] = []
         self._out: list[Turn] = []
 
-    async def wait(self, name: str, client: str, due: float) -> None:
-        turn = await self._turns.take(client, due)
+    async def wait(
+        self, name: str, client: str, due: float, late: float = math.inf, until: float = math.inf
+    ) -> None:
+        turn = await self._turns.take(client, due, late=late, until=until)
         self.given.append(name)
         self._out.append(turn)
 
@@ -42,7 +45,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def queued(line: Line, *wanted: tuple[str, str, float]) -> list["asyncio.Task[None]"]:
+async def queued(
+    line: Line, *wanted: tuple[str, str, *tuple[float, ...]]
+) -> list["asyncio.Task[None]"]:
     tasks = [asyncio.ensure_future(line.wait(*one)) for one in wanted]
     await settle()
     return tasks
@@ -82,6 +87,51 @@ def test_of_one_client_the_piece_that_is_due_first_goes_first() -> None:
         await line.give_back(6)
         assert line.given == ["exam0", "exam1", "exam2", "single", "exam3", "exam4", "exam5"]
         await line.give_back()
+
+    run(scene)
+
+
+def test_what_is_late_goes_first_and_of_it_what_is_to_be_done_first() -> None:
+    async def scene() -> None:
+        now = 0.0
+        line = Line(Turns(1, 1, lambda: now))
+        await queued(line, ("a0", "a", 0.0, 9.0, 20.0), ("a1", "a", 1.0, 9.0, 20.0))
+        await queued(line, ("b0", "b", 0.0, 1.0, 11.0), ("b1", "b", 1.0, 2.0, 11.0))
+        await queued(line, ("c0", "c", 0.0, 1.0, 10.0), ("c1", "c", 1.0, 3.0, 10.0))
+        await line.give_back()
+        assert line.given == ["a0", "a1"]  # nothing is late: in rotation
+        now = 2.0
+        await line.give_back(3)
+        assert line.given[2:] == ["c0", "b0", "b1"]
+        await line.give_back()
+        assert line.given[5:] == ["c1"]
+        await line.give_back()
+
+    run(scene)
+
+
+def test_turn_for_being_late_is_one_of_the_clients_turns() -> None:
+    async def scene() -> None:
+        line = Line(Turns(1, 1, lambda: 1.0))
+        await queued(line, ("x", "x", 0.0), ("a0", "a", 0.0, 1.0, 2.0), ("a1", "a", 0.0))
+        await queued(line, ("b0", "b", 0.0))
+        await line.give_back(4)
+        assert line.given == ["x", "a0", "b0", "a1"]
+
+    run(scene)
+
+
+def test_those_who_left_are_forgotten_long_before_they_would_be_late() -> None:
+    async def scene() -> None:
+        turns = Turns(1, 1, lambda: 0.0)
+        with await turns.take("a", 0.0):
+            for number in range(1000):
+                waiting = asyncio.ensure_future(turns.take(f"{number}", 0.0, late=10.0, until=20.0))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await settle()
+            assert not turns._queues
+            assert len(turns._promised._heap) < 100
 
     run(scene)
 

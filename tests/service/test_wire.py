@@ -15,7 +15,7 @@ POST = b"POST /v1/malignancy HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 def sent(port: int, *pieces: bytes) -> bytes:
     """Send bytes, give all that comes back."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as wire:
         for piece in pieces:
             wire.sendall(piece)
         while chunk := wire.recv(65536):
@@ -97,7 +97,7 @@ def test_bytes_that_nobody_reads_are_not_taken_in_for_ever(
     server: Running, head: bytes, status: bytes
 ) -> None:
     chunk = b"%x\r\n" % (1 << 20) + bytes(1 << 20) + b"\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as wire:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as wire:
         wire.sendall(head)
         answer = wire.recv(65536)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):

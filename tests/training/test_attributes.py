@@ -186,11 +186,11 @@ def test_long_reports_take_seconds_whatever_stands_in_them() -> None:
     pieces = ("polyp ", "A 4 mm sessile polyp, pale. ", "granular nodular ", "likely to be ")
     pieces += ("3 x ", "no ", "in the colon ", "(", "1", "\n", "stalk thin and ", "Is ", "IIa+")
     pieces += ("margins are ", "fold wall ", "; ", "(1) ", "LST granular ", "vessels with ")
-    start = time.monotonic()
+    start = time.thread_time()
     for piece in pieces:
         extract(piece * (30_000 // len(piece)))
     # Quadratic patterns took minutes, 160 s for one piece of 100 kB; 5 s on an idle core.
-    assert time.monotonic() - start < 60
+    assert time.thread_time() - start < 60
 
 
 def test_a_denial_does_not_reach_past_its_list() -> None:

@@ -1,5 +1,6 @@
 """Stage 2: what a batch holds, what its targets are; neither uniform nor one-hot."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,9 +43,10 @@ def exams() -> list[Exam]:
     return _exams(500)
 
 
-def _sampler(exams: list[Exam], *overrides: str) -> Sampler:
+def _sampler(exams: list[Exam], *overrides: str, hard: Collection[Path] = ()) -> Sampler:
     config = load(CONFIGS / "default.toml", overrides).attunement
-    return Sampler(exams, {e.record_id: list(e.frames) for e in exams if e.positive}, config)
+    kept = {e.record_id: list(e.frames) for e in exams if e.positive}
+    return Sampler(exams, kept, config, hard)
 
 
 def test_the_default_recipe_keeps_two_to_eight_effective_targets(exams: list[Exam]) -> None:
@@ -67,6 +69,35 @@ def test_rows_are_single_lesion_records_and_background_says_no_polyp(exams: list
     b, g = sampler.config.batch, sampler.config.background
     assert len(batch.frames) == b + g
     assert batch.presence.tolist() == [0] * b + [1] * g
+
+
+def test_hard_backgrounds_fill_their_share_and_keep_to_the_source(exams: list[Exam]) -> None:
+    free = [e for e in exams if not e.positive]
+    source = {frame: exam.source for exam in exams for frame in exam.frames}
+    hard = {e.frames[0] for e in free[:6]}
+    assert len({source[frame] for frame in hard}) == 2
+    few = _sampler(exams, "attunement.hard_background=0.5", hard=hard)
+    b, half = few.config.batch, few.config.background // 2
+    single = 0
+    for i in range(20):
+        batch = few.draw(np.random.default_rng(i))
+        assert set(batch.frames[b : b + half]) <= hard
+        assert not set(batch.frames[:b]) & hard
+        single += len({source[f] for f in batch.frames}) == 1
+        # Nothing else of the batch is drawn otherwise for it.
+        plain = _sampler(exams, hard=hard).draw(np.random.default_rng(i))
+        assert plain.frames[:b] == batch.frames[:b]
+        assert plain.frames[b + half :] == batch.frames[b + half :]
+    assert 4 <= single <= 16
+    # A source without hard frames draws its own easy ones.
+    one_sided = {frame for frame in hard if source[frame] == "bkai"}
+    lone = _sampler(
+        exams, "attunement.hard_background=1", "attunement.single_source=1", hard=one_sided
+    )
+    for i in range(20):
+        batch = lone.draw(np.random.default_rng(i))
+        assert len({source[f] for f in batch.frames}) == 1
+        assert (set(batch.frames[b:]) <= one_sided) == (source[batch.frames[0]] == "bkai")
 
 
 def test_half_of_the_batches_come_from_one_source(exams: list[Exam]) -> None:

@@ -46,6 +46,12 @@ def test_licences_are_those_of_the_towers() -> None:
     assert "`our-weights.pt`" in own
     assert "MIT (" not in own
     assert "started at random" in _card(weights="none")
+    gone_on = _card(weights="bundle endo-clip-lite0 0.3.0 sha256:abc")
+    assert "went on from the bundle endo-clip-lite0 0.3.0 sha256:abc" in gone_on
+    assert "Apache-2.0" in gone_on
+    assert "weight by weight" not in gone_on
+    mixed = _card(weights="bundle endo-clip-lite0 0.3.0 sha256:abc", start_share=0.5)
+    assert "went on from (share 0.5)" in mixed
 
 
 def test_a_bundle_of_drawn_frames_claims_nothing() -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (extra `train`)")
 from model_store.bundle import Bundle, pack
 from model_store.encoder import Encoder
 from model_store.patient import score_patient
-from model_store.scoring import Decision, write_calibrations
+from model_store.scoring import Decision, unit_rows, write_calibrations
 from tests.tiny_bundle import build_tiny_bundle
 from tests.training.colour_archive import write_archive
 from training.errors import ParityError
@@ -30,8 +30,8 @@ from training.fitting import fit_calibrations, part_items
 from training.items import Embedded, embed
 from training.metrics import auroc
 from training.patients import patients, plan_rows, read_views
+from training.precision_gate import gate_images, gate_prompts
 from training.probes import counts_probe
-from training.prompt_gate import gate_prompts
 from training.protocol import (
     CALIBRATION_BACKGROUNDS,
     archive_items,
@@ -269,6 +269,23 @@ def test_the_prompt_gate_does_not_judge_by_a_handful_of_pairs(
     reverse = {name: rows[::-1].copy() for name, rows in classes.items()}
     found = gate_prompts(encoder, [report.where(few)], classes, reverse)
     assert found["text_auroc_loss_polyp_detection"] > 0.002
+
+
+def test_the_image_gate_refuses_moved_embeddings_and_lost_pairs(
+    encoder: Encoder, report: Embedded
+) -> None:
+    same = gate_images(encoder, [report], [report])
+    assert same.pop("image_cosine_min") == pytest.approx(1.0, abs=1e-6)
+    assert set(same.values()) == {0.0}
+    turned = report.embeddings @ np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    with pytest.raises(ParityError, match="lower-precision image tower"):
+        gate_images(encoder, [report], [dataclasses.replace(report, embeddings=turned)])
+    # All within the cosine, and yet what is close to the other class goes over to it.
+    no_polyp, polyp = encoder.bundle.class_embeddings["polyp_detection"][[1, 0]]
+    away = np.where([item.polyp is True for item in report.items], -0.02, 0.02)[:, None]
+    moved = unit_rows(report.embeddings + away * (polyp - no_polyp)).astype(np.float32)
+    with pytest.raises(ParityError, match="image_auroc_loss_polyp_detection"):
+        gate_images(encoder, [report], [dataclasses.replace(report, embeddings=moved)])
 
 
 def test_every_figure_is_a_json_value(encoder: Encoder, archive: Path) -> None:

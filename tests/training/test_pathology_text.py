@@ -303,15 +303,15 @@ def test_offsets_hold_and_the_next_header_is_still_known() -> None:
 )
 def test_hostile_text_takes_no_longer_than_its_length_allows(unit: str) -> None:
     text = "6 mm polyp " + unit * (5000 // len(unit)) + "histology"
-    start = time.perf_counter()
+    start = time.thread_time()
     strip_pathology(text)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_a_long_sentence_of_diagnoses_is_read_in_time() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     assert is_neoplastic("adenoma " * 2500) is True
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from model_store.selftest import self_test  # noqa: E402
 from service.app import create_app  # noqa: E402
 from service.settings import Settings  # noqa: E402
 from training.__main__ import main  # noqa: E402
+from training.cleansing import hardest, read_ledger  # noqa: E402
 from training.config import load  # noqa: E402
-from training.errors import ParityError, StaleInput  # noqa: E402
+from training.errors import ConfigError, ParityError, StaleInput  # noqa: E402
 from training.export import check_parity  # noqa: E402
 from training.precision import gate_text  # noqa: E402
 from training.runs import archive_digest  # noqa: E402
@@ -111,6 +112,28 @@ def test_a_finished_run_is_not_redone_and_another_recipe_is_refused(run: Path) -
     other = open_workshop(load(SMOKE, ["attunement.tau=0.3"]), run / "0-archive")
     with pytest.raises(StaleInput, match="2-attunement"):
         run_stages(other, run)
+
+
+def test_backgrounds_of_stage_2_are_those_that_stage_1_takes_for_lesions(
+    run: Path, tmp_path: Path
+) -> None:
+    more = ["attunement.hard_background=1", "attunement.steps=2", "unification.enabled=false"]
+    shop = open_workshop(load(SMOKE, more), run / "0-archive")
+    run_stages(shop, tmp_path, [run])
+    train = shop.part("train")
+    free = {frame for exam in train if not exam.positive for frame in exam.frames}
+    hard = hardest(read_ledger(tmp_path / "1-cleansing" / "ledger.jsonl"), train)
+    assert len(hard) < 0.2 * len(free)
+    drawn = free & shop.store._kept.keys()  # stage 1 is the other run's: it decoded nothing here
+    assert drawn
+    assert drawn <= hard
+
+
+def test_hard_backgrounds_need_the_ranks_of_cleansing(run: Path, tmp_path: Path) -> None:
+    more = ["attunement.hard_background=0.5", "cleansing.enabled=false"]
+    shop = open_workshop(load(SMOKE, more), run / "0-archive")
+    with pytest.raises(ConfigError, match="hard_background: expected 0 where cleansing is off"):
+        run_stages(shop, tmp_path)
 
 
 def test_parity_holds_and_a_wrong_mean_is_found(run: Path) -> None:

@@ -134,7 +134,7 @@ def test_ray_started_here_reports_to_nobody_stops_on_sigterm_and_another_cluster
         below = list(descendants(run.pid))
         told = {command_line(pid): environment(pid) for pid in below}
         run.send_signal(signal.SIGTERM)
-        said = run.communicate(timeout=60)[0]
+        said = run.communicate(timeout=300)[0]
     # One process of ray's holds both its web page and its reports; it logs what it serves.
     (reporter,) = [line for line in told if "dashboard/dashboard.py" in line]
     log = Path(reporter.partition("--log-dir=")[2].split()[0]) / "dashboard.log"
@@ -146,10 +146,11 @@ def test_ray_started_here_reports_to_nobody_stops_on_sigterm_and_another_cluster
     assert {env.get("RAY_USAGE_STATS_ENABLED") for env in servers} == {"0"}
     assert "--modules-to-load=UsageStatsHead --disable-frontend" in reporter
     assert "the same command resumes" in said
-    wait_for(lambda: not any(alive(pid) for pid in below), 20)
+    # Most are gone within a second; one of ray's that misses its head first looks for it for 60 s.
+    wait_for(lambda: not any(alive(pid) for pid in below), 90)
     assert 2 <= len(finished(partial)) < 40
 
     elsewhere = os.environ | {"RAY_ADDRESS": cluster.address}
-    done = subprocess.run(command, env=elsewhere, timeout=120, check=False, **options)
+    done = subprocess.run(command, env=elsewhere, timeout=600, check=False, **options)
     assert done.returncode == 0, done.stdout
     assert pa.concat_tables(read_scores(out)).equals(here)

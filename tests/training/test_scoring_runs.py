@@ -71,7 +71,7 @@ def descendants(pid: int) -> Iterator[int]:
             yield from descendants(child)
 
 
-def wait_for(what: object, seconds: float = 60.0) -> None:
+def wait_for(what: object, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not what():  # type: ignore[operator]
         assert time.monotonic() < until, "waited in vain"
@@ -122,7 +122,7 @@ def test_a_run_stopped_in_the_middle_leaves_no_process_and_resumes(
         run.send_signal(how)
         for pid in below:
             os.kill(pid, signal.SIGCONT)
-        said = run.communicate(timeout=60)[0]
+        said = run.communicate(timeout=300)[0]
     assert "Traceback" not in said
     assert run.returncode == code, said
     assert how == signal.SIGKILL or "the same command resumes" in said
@@ -131,7 +131,7 @@ def test_a_run_stopped_in_the_middle_leaves_no_process_and_resumes(
     kept = {path: path.stat().st_mtime_ns for path in partial.glob("frames/part-*.parquet")}
     assert 2 <= len(kept) < 30
     with command(archive, out, bundle, "--workers", "2") as run:
-        said = run.communicate(timeout=120)[0]
+        said = run.communicate(timeout=300)[0]
     assert run.returncode == 0, said
     assert "3000 frames of 60 records: 2667 scored, 333 dark" in said
     assert all((out / "frames" / p.name).stat().st_mtime_ns == t for p, t in kept.items())
@@ -148,11 +148,11 @@ def test_a_worker_that_is_killed_is_told_of_and_the_run_resumes(
         wait_for(lambda: list(tmp_path.glob("out.partial/frames/part-*.parquet")))
         busy = [pid for pid in descendants(run.pid) if "spawn_main" in command_line(pid)]
         os.kill(busy[0], signal.SIGKILL)
-        said = run.communicate(timeout=60)[0]
+        said = run.communicate(timeout=300)[0]
     assert run.returncode == 1
     assert "error: a worker was killed (out of memory? fewer --workers need less)" in said
     with command(archive, out, bundle, "--workers", "1") as run:
-        said = run.communicate(timeout=120)[0]
+        said = run.communicate(timeout=300)[0]
     assert run.returncode == 0, said
     assert pa.concat_tables(read_scores(out)).equals(undisturbed)
 

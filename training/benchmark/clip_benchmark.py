@@ -1,7 +1,7 @@
 """A bundle inside LAION's ``clip_benchmark``, and its figures beside those of ``evaluate``.
 
     python -m training.benchmark.clip_benchmark eval --model_type endo_clip --model endo-clip \
-        --pretrained model_store/bundles/endo-clip-lite0-0.3.0 --task zeroshot_classification \
+        --pretrained model_store/bundles/endo-clip-lite0-0.5.0 --task zeroshot_classification \
         --dataset wds/polyp_detection --dataset_root DIR --custom_template_file DIR/prompts.json
 
 is its own command line with one model type more; other models run on the same folder by the same

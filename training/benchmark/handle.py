@@ -1,6 +1,6 @@
 """A bundle's towers as a torch module, for tools that expect ``open_clip``'s models.
 
-    model, preprocess, tokenizer = load("model_store/bundles/endo-clip-lite0-0.3.0")
+    model, preprocess, tokenizer = load("model_store/bundles/endo-clip-lite0-0.5.0")
     rows = model.encode_text(tokenizer(["a polyp in the colon"]))
 
 Numbers are those of ``model_store.handle``, which is numpy alone; here they are tensors. The graphs

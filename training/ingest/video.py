@@ -33,7 +33,9 @@ def video_frames(
     """
     import av
 
-    av.logging.set_level(av.logging.PANIC)  # libav's messages quote metadata
+    # None: libav's messages quote metadata, and with any level a thread that decodes waits for the
+    # interpreter's lock to log an error, which whoever closes the file holds (PyAV's issue 751).
+    av.logging.set_level(None)
     taken = 0
     try:
         with av.open(str(source) if isinstance(source, Path) else source) as container:

@@ -124,6 +124,7 @@ class ExamResult:
         patient_id: the pseudonym.
         state: `open`, `closing` or `closed`.
         final: this is what every later answer says.
+        takes_frames: it is open, and the bundle that it began with is what is served.
         revision: number of frames kept.
         created_at, changed_at: when.
         expires_at: when it is removed if nothing changes it.
@@ -139,6 +140,7 @@ class ExamResult:
     patient_id: str
     state: str
     final: bool
+    takes_frames: bool
     revision: int
     created_at: datetime
     changed_at: datetime
@@ -171,6 +173,8 @@ class ExamResult:
             patient_id=str(document["patient_id"]),
             state=str(document["state"]),
             final=bool(document["final"]),
+            # Services before 2026-11-30 do not say.
+            takes_frames=bool(document.get("takes_frames", document["state"] == "open")),
             revision=int(document["revision"]),
             created_at=datetime.fromisoformat(document["created_at"]),
             changed_at=datetime.fromisoformat(document["changed_at"]),

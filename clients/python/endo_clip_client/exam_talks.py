@@ -61,7 +61,8 @@ class ExamTalks:
 
         Raises:
             AllFramesRejected: no frame could be read.
-            InvalidRequest: 409, the exam is closed, or a `frame_id` stands for another file.
+            InvalidRequest: 409, the exam is closed, a `frame_id` stands for another file, or the
+                service serves another bundle than the exam began with.
         """
         if not frames:
             raise ValueError("expected at least one frame; found none")
@@ -72,11 +73,19 @@ class ExamTalks:
         return read_answer((yield from self._talks.ask(call)), Taken.read)
 
     def result(self) -> Talk[ExamResult]:
-        """Give the result so far or, once the exam is closed, the final one."""
+        """Give the result so far or, once the exam is closed, the final one.
+
+        Raises:
+            InvalidRequest: 409, its bundle is neither served nor to be found by the service.
+        """
         return self._result(Call.get(self.path))
 
     def close(self) -> Talk[ExamResult]:
-        """Take no more frames and give the final result; closing again gives the same."""
+        """Take no more frames and give the final result; closing again gives the same.
+
+        Raises:
+            InvalidRequest: 409, as `result`.
+        """
         return self._result(Call.post(f"{self.path}/close"))
 
     def delete(self) -> Talk[None]:

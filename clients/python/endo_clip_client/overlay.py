@@ -7,6 +7,7 @@ from typing import Any
 from endo_clip_client.errors import ClientError
 from endo_clip_client.messages import Result
 from endo_clip_client.streaming import Counts
+from endo_clip_client.video import Quiet
 
 __all__ = ["Overlay", "lines_of"]
 
@@ -25,16 +26,22 @@ class Line:
     colour: tuple[int, int, int]
 
 
-def lines_of(result: Result | None, age_s: float, counts: Counts) -> list[Line]:
+def lines_of(
+    result: Result | None, age_s: float, counts: Counts, quiet: Quiet | None = None
+) -> list[Line]:
     """Say what the newest result is, how old it is, and what was dropped.
 
     Args:
         result: the newest, or None.
         age_s: seconds since the frame that it is of was captured.
         counts: of the stream.
+        quiet: the source's, while it gives no picture: that is said in place of a result.
     """
     lines = []
-    if result is None or age_s > _STALE_S:
+    if quiet is not None:
+        what = "no picture" if quiet.reason is None else "source gone, opening it again: no picture"
+        lines.append(Line(f"{what} for {quiet.for_s:.0f} s", _POSITIVE))
+    elif result is None or age_s > _STALE_S:
         lines.append(Line("no result" if result is None else "no result for a second", _UNDECIDED))
     elif result.frame.status != "scored":
         why = result.frame.reason or (result.frame.error.code if result.frame.error else "")

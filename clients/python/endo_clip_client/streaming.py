@@ -77,6 +77,7 @@ class AsyncStream:
         self._finishing = False
         self._sent_at: OrderedDict[int, float] = OrderedDict()
         self._here = self._there = self._largest = 0
+        self._unkept = 0  # a frame may be kept before its result is here
         self._counts = Counts()
         self._dropped: dict[str, int] = {}
         self._before: dict[str, int] = {}
@@ -117,7 +118,7 @@ class AsyncStream:
         self._ready.set()
 
     def finish(self) -> None:
-        """Say that there are no more; iterating ends when all that were sent are answered."""
+        """Say that there are no more; iterating ends when all are answered, and kept if chosen."""
         self._finishing = True
         self._ready.set()
 
@@ -195,9 +196,12 @@ class AsyncStream:
                 captured_us, image = self._on_line
                 await socket.send(_HEADER.pack(captured_us) + image)
                 self._ready.set()
-            elif self._finishing and self._next is None and self._on_line is None:
+            elif self._finishing and self._is_done():
                 await socket.close(_DONE)
                 return
+
+    def _is_done(self) -> bool:
+        return self._next is None and self._on_line is None and self._unkept <= 0
 
     def _read(self, document: dict[str, Any]) -> Message | None:
         kind = document.get("type")
@@ -215,7 +219,7 @@ class AsyncStream:
     def _reader(self, kind: str) -> Callable[[dict[str, Any]], Message]:
         readers: dict[str, Callable[[dict[str, Any]], Message]]
         readers = {"open": self._opened, "frame": self._result, "dropped": self._no_room}
-        return {**readers, "kept": self._kept, "full": _full}[kind]
+        return {**readers, "kept": self._kept, "full": self._full}[kind]
 
     def _opened(self, document: dict[str, Any]) -> Opened:
         self._largest = int(document["max_message_bytes"])
@@ -227,6 +231,7 @@ class AsyncStream:
     def _result(self, document: dict[str, Any]) -> Result:
         at = self._answered(document)
         self._count(answered=1)
+        self._unkept += bool(document.get("to_be_kept"))
         begun = self._sent_at.pop(at, None)
         for older in [one for one in self._sent_at if one < at]:
             del self._sent_at[older]
@@ -242,8 +247,14 @@ class AsyncStream:
 
     def _kept(self, document: dict[str, Any]) -> Kept:
         self._count(kept=1)
+        self._unkept -= 1
         at = datetime.fromisoformat(document["captured_at"])
         return Kept(document["frame_id"], at, document["revision"], document)
+
+    def _full(self, document: dict[str, Any]) -> Full:
+        self._unkept -= 1
+        at = datetime.fromisoformat(document["captured_at"])
+        return Full(document["frame_id"], at, document)
 
     def _answered(self, document: dict[str, Any]) -> int:
         """Take in how far the service is; gives the frame's time, microseconds since 1970."""
@@ -259,7 +270,7 @@ class AsyncStream:
     def _take_up_again(self) -> None:
         """Count anew for another connection, and send again what may have been lost."""
         self._count(reconnects=1)
-        self._here = self._there = self._largest = 0
+        self._here = self._there = self._largest = self._unkept = 0
         self._before = dict(self._dropped)
         if self._next is None:
             self._next = self._on_line
@@ -287,11 +298,6 @@ def _microseconds(moment: datetime) -> int:
 
 def _closed(code: int) -> ClientError:
     return refusal(500, {"code": "internal", "detail": f"The stream was closed with {code}"})
-
-
-def _full(document: dict[str, Any]) -> Full:
-    at = datetime.fromisoformat(document["captured_at"])
-    return Full(document["frame_id"], at, document)
 
 
 def _document(text: str | bytes) -> dict[str, Any]:

@@ -7,15 +7,16 @@ endo-clip-watch recording.mp4 --out overlay.mp4
 
 import argparse
 import io
+import os
 import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from endo_clip_client.client import Client, Exam
 from endo_clip_client.command_line import ABOUT, key_of, service_options
@@ -23,10 +24,11 @@ from endo_clip_client.errors import ClientError
 from endo_clip_client.messages import Opened, Result
 from endo_clip_client.overlay import Overlay, lines_of
 from endo_clip_client.screen import Screen
+from endo_clip_client.sources import SourceLost
 from endo_clip_client.stream import Stream
-from endo_clip_client.video import Captured, Clock, Player, Recorder
+from endo_clip_client.video import Captured, Clock, Player, Quiet, Recorder
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 _HOW = """\
 Which frames are sent: the newest. While the line or the service is busy older ones are dropped and
@@ -35,6 +37,10 @@ counted, so that results are of now. A file plays at its own pace, as a camera w
 What is shown: the newest result and its age, below the picture. After a second without a result it
 says so instead of showing the last one.
 
+When the source drops: a device or a broadcast is opened again, with growing pauses, for up to
+--reopen-s seconds since its last picture. The exam stays open and its frames are counted on. A
+recording ends, and is not opened again.
+
 Examples:
   endo-clip-watch /dev/video0                              a capture card, in a window
   endo-clip-watch /dev/video0 --option video_size=1920x1080 --option input_format=mjpeg
@@ -42,9 +48,15 @@ Examples:
   endo-clip-watch rtsp://tower.example/live --exam exam-17 --device olympus_190
   endo-clip-watch recording.mp4 --out overlay.mp4 --close  no window; the exam's final result
 
-Exit code: 0 frames were answered; 1 none was; 2 nothing could be watched.
+Ctrl-C (or SIGTERM) ends it: what was sent is answered, and the exam's result so far is said. A
+second one ends it at once.
+
+Exit code: 0 frames were answered; 1 none was; 2 nothing could be watched; 3 the source was lost and
+did not come back in time (the exam is open: --exam ID goes on with it); 130 interrupted before the
+source was there, or twice.
 """
 _QUALITY = 90
+_ANSWERS_S, _CLOSE_S = 10.0, 2.0
 
 
 class Watch:
@@ -54,6 +66,10 @@ class Watch:
         self._player, self._stream, self._clock = player, stream, clock
         self._receiving = threading.Thread(target=self._receive, name="endo-clip-results")
         self._overlay = Overlay()
+        self._is_stopped = False
+        self._picture: Any = None
+        self._at = clock.now()
+        self._quiet: Quiet | None = None
         self.error: Exception | None = None
         self.newest: Result | None = None
         self.taken = 0
@@ -62,38 +78,54 @@ class Watch:
 
     def run(self, tasks: int, screen: Screen | None, recorder: Recorder | None) -> None:
         """Send and show until the source ends, the window is closed or the stream fails."""
-        self._player.start()
+        self._player.play()
         self._receiving.start()
         try:
-            for captured in self._player:
-                picture = captured.frame.to_image()
-                self._stream.send(_jpeg(picture), captured.at)
-                self.taken += 1
-                if screen or recorder:
-                    self._show(picture, captured, tasks + 1, screen, recorder)
+            for seen in self._player:
+                if isinstance(seen, Captured):
+                    self._take(seen)
+                else:
+                    self._wait(seen)
+                if self._picture and (screen or recorder):
+                    self._show(tasks + 1, screen, recorder)
                 if self.error or (screen and not screen.is_open):
                     break
         finally:
             self._player.stop()
             self._stream.finish()
-            self._receiving.join()
+            self._receiving.join(_ANSWERS_S if self._is_stopped else None)
+            # A device is given back before the process ends; one that hangs is not waited for.
+            self._player.join(_CLOSE_S)
         if self.error:
             raise self.error
 
-    def _show(
-        self,
-        picture: Any,
-        captured: Captured,
-        band_lines: int,
-        screen: Screen | None,
-        recorder: Recorder | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End soon; for a signal's handler. A service that is away is not waited for any more."""
+        self._is_stopped = True
+        self._player.stop()
+
+    def _take(self, captured: Captured) -> None:
+        if self._quiet and self._quiet.reason:
+            _say(f"the source is back after {self._quiet.for_s:.0f} s")
+        self._quiet = None
+        self._picture = captured.frame.to_image()
+        self._stream.send(_jpeg(self._picture), captured.at)
+        self.taken += 1
+        self._at = captured.at
+
+    def _wait(self, quiet: Quiet) -> None:
+        if quiet.reason and (self._quiet is None or self._quiet.reason != quiet.reason):
+            _say(f"the source is gone ({quiet.reason}); opening it again")
+        self._quiet = quiet
+        self._at = self._clock.now()
+
+    def _show(self, band_lines: int, screen: Screen | None, recorder: Recorder | None) -> None:
         newest = self.newest
         age_s = (self._clock.now() - newest.captured_at).total_seconds() if newest else 0.0
-        lines = lines_of(newest, age_s, self._stream.counts)
-        whole = self._overlay.draw(picture, lines, band_lines)
+        lines = lines_of(newest, age_s, self._stream.counts, self._quiet)
+        whole = self._overlay.draw(self._picture, lines, band_lines)
         if recorder:
-            recorder.write(whole, captured.at)
+            recorder.write(whole, self._at)
         if screen:
             screen.show(whole)
 
@@ -106,7 +138,7 @@ class Watch:
                     self.statuses[message.frame.status] += 1
                     self.newest = message
                 elif isinstance(message, Opened) and message.reconnects:
-                    print("endo-clip-watch: the stream is taken up again", file=sys.stderr)
+                    _say("the stream is taken up again")
         except Exception as error:  # it is raised where frames are sent
             self.error = error
             self._player.stop()
@@ -122,6 +154,8 @@ class Watch:
         )
         told = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
         yield f"answers: {told or 'none'}; {counts.kept} kept; {counts.reconnects} reconnects"
+        if self._player.reopened:
+            yield f"source: opened again {self._player.reopened} times"
         if self.latencies_s:
             ms = sorted(1000 * one for one in self.latencies_s)
             p50, p99 = (ms[min(len(ms) - 1, int(len(ms) * share))] for share in (0.5, 0.99))
@@ -139,19 +173,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        with Client(args.url, key=key_of(args)) as client:
+        with _terminated_as_interrupted(), Client(args.url, key=key_of(args)) as client:
             return _watch(client, args)
+    except SourceLost as error:
+        _say(str(error))
+        return 3
     except (ClientError, OSError, ValueError) as error:
-        print(f"endo-clip-watch: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except KeyboardInterrupt:
-        print("endo-clip-watch: stopped", file=sys.stderr)
+        _say("stopped")
         return 130
+
+
+def command() -> NoReturn:
+    """Run the command as a process of its own, and end that at once.
+
+    A thread that waits for a source in FFmpeg cannot be broken off, and an interpreter that is
+    taken down under it crashed now and then (SIGSEGV).
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads on
+            stream.flush()
+    os._exit(code)
 
 
 def _watch(client: Client, args: argparse.Namespace) -> int:
     clock = Clock()
-    player = Player(args.source, args.format, dict(args.option), clock)
+    player = Player(args.source, args.format, dict(args.option), clock, args.reopen_s)
+    try:
+        player.open()
+        return _watch_exam(client, args, player, clock)
+    finally:
+        player.stop()
+
+
+def _watch_exam(client: Client, args: argparse.Namespace, player: Player, clock: Clock) -> int:
     exam = client.exam(
         args.exam,
         patient_id=args.patient_id,
@@ -170,13 +228,20 @@ def _watch(client: Client, args: argparse.Namespace) -> int:
             exam.stream(keep_every_ms=args.keep_every_ms, reconnect_s=args.reconnect_s)
         )
         watch = Watch(player, stream, clock)
-        with _stopped_by_interrupt(player):
+        with _stopped_by_interrupt(watch):
             try:
                 watch.run(len(opened.tasks), screen, recorder)
+            except SourceLost:
+                _say(f"the exam stays open; --exam {exam.exam_id} goes on with it")
+                raise
             finally:
                 print("\n".join(watch.summary()))
     _say_result(exam, args.close)
     return int(not watch.latencies_s)
+
+
+def _say(text: str) -> None:
+    print(f"endo-clip-watch: {text}", file=sys.stderr, flush=True)
 
 
 def _say_result(exam: Exam, close: bool) -> None:
@@ -198,11 +263,24 @@ def _jpeg(picture: Any) -> bytes:
 
 
 @contextmanager
-def _stopped_by_interrupt(player: Player) -> Iterator[None]:
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Make of SIGTERM what Ctrl-C is, so that either is cleaned up after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _stopped_by_interrupt(watch: Watch) -> Iterator[None]:
     """Let the first Ctrl-C end the source: what was sent is answered, and the summary said."""
 
     def stop(number: int, _: FrameType | None) -> None:
-        player.stop()
+        watch.stop()
         signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
@@ -257,9 +335,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-window", action="store_true", help="show nothing")
     parser.add_argument("--close", action="store_true", help="make the exam's result final")
     parser.add_argument("--keep-every-ms", type=int, default=1000, metavar="MS")
-    parser.add_argument("--reconnect-s", type=float, default=120.0, metavar="S")
+    parser.add_argument(
+        "--reconnect-s",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="service away for so long: end",
+    )
+    parser.add_argument(
+        "--reopen-s",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="source away for so long: end; 0: at once (default: 120)",
+    )
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
