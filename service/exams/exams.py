@@ -23,6 +23,7 @@ from service.bundles import NAMED_TASKS
 from service.engine import Engine, Frame, all_of
 from service.errors import (
     ExamClosed,
+    NotFound,
     PayloadTooLarge,
     StoreUnavailable,
 )
@@ -92,7 +93,8 @@ class Exams:
 
     def start(self) -> None:
         """Begin to remove what is over, where there may be exams; on the event loop."""
-        with suppress(StoreUnavailable):  # an account without a home has none
+        # An account without a home has none, nor one whose home it may not look into.
+        with suppress(StoreUnavailable, OSError):
             if self._url is not None or _default_path().exists():
                 self._open_store()
 
@@ -122,6 +124,7 @@ class Exams:
         Raises:
             NotFound, StoreUnavailable: as `ExamStore.find`.
         """
+        _check_id(exam_id)
         return await self._open_store().find(owner, exam_id)
 
     async def take(
@@ -247,8 +250,8 @@ class Exams:
         Raises:
             As `result`.
         """
+        exam = await self.find(owner, exam_id)
         store = self._open_store()
-        exam = await store.find(owner, exam_id)
         made: dict[str, Any] | None = None
         if exam.final is None:
             scorer = await self._bundles.scorer(engine, exam)
@@ -275,6 +278,7 @@ class Exams:
         Raises:
             NotFound, StoreUnavailable: as `ExamStore.delete`.
         """
+        _check_id(exam_id)
         await self._open_store().delete(owner, exam_id)
 
     def _open_store(self) -> ExamStore:
@@ -356,6 +360,12 @@ def _options(engine: Engine, body: ExamBody) -> ExamOptions:
         bundle=engine.bundle.digest,
         site_profile=profile_of(engine),
     )
+
+
+def _check_id(exam_id: str) -> None:
+    # Asked for such a text, PostgreSQL fails as if it were away.
+    if "\0" in exam_id:
+        raise NotFound("No exam of this id.")
 
 
 def _check_room(exam: Exam, max_frames: int) -> None:

@@ -136,6 +136,7 @@ async function take(files, unread) {
   const before = frames.length;
   forgetAnswers();
   for await (const frame of framesOf(files, how)) {
+    if (signal.aborted) return; // the frames that there are now may be of another patient
     frames.push(frame);
     if (frames.length % DRAW_EVERY === 0) drawFrames();
   }

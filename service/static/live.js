@@ -82,7 +82,8 @@ export class LiveView {
       return false;
     }
     await this.#drawCameras();
-    if (before === 'camera off') this.#turn('ready', 'The camera is on. Nothing is sent yet.');
+    // It may have been turned off while the browser still asked for it.
+    if (before === 'camera off' && this.#camera.isOn) this.#turn('ready', 'The camera is on. Nothing is sent yet.');
     return this.#camera.isOn;
   }
 
@@ -223,7 +224,7 @@ export class LiveView {
   /** @param {ExamStream} stream */
   async #send(stream) {
     this.#encoding = true;
-    const capturedMs = performance.timeOrigin + performance.now();
+    const capturedMs = Date.now(); // what counts from the page's beginning stands still while a machine sleeps
     try {
       const image = await this.#camera.grab(this.#asked().side);
       // Counted only now, with what becomes of it: it may be stopped meanwhile, and the counts must add up.

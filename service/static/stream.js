@@ -35,6 +35,8 @@ export class ExamStream {
   #ended = false;
   /** Frames of this connection that have no fate yet. */
   #underWay = 0;
+  /** Frames of this connection that are to be kept and are not yet; that one is may be said before its result. */
+  #unkept = 0;
   /** What this connection has said it dropped. */
   #dropped = { newer: 0, overloaded: 0, rate_limited: 0 };
   #attempt = 0;
@@ -76,10 +78,10 @@ export class ExamStream {
     this.#socket?.send(message);
   }
 
-  /** End the stream once the frames under way are answered. */
+  /** End the stream once the frames under way are answered, and kept where they are to be. */
   async finish() {
     const until = Date.now() + LAST_MS;
-    while (this.#isOpen && this.#underWay && Date.now() < until) await new Promise((done) => setTimeout(done, 20));
+    while (this.#isOpen && (this.#underWay || this.#unkept > 0) && Date.now() < until) await new Promise((done) => setTimeout(done, 20));
     this.#loseAll();
     this.#stop();
   }
@@ -87,7 +89,7 @@ export class ExamStream {
   #open() {
     const socket = this.#connect();
     this.#socket = socket;
-    this.#underWay = 0;
+    [this.#underWay, this.#unkept] = [0, 0];
     this.#dropped = { newer: 0, overloaded: 0, rate_limited: 0 };
     /** @type {Problem | null} */
     let problem = null;
@@ -122,6 +124,8 @@ export class ExamStream {
     }
     if (told.type === 'frame') counts.answered += 1;
     if (told.type === 'frame' || told.type === 'dropped') this.#underWay -= 1;
+    if (told.to_be_kept) this.#unkept += 1;
+    if (told.type === 'kept' || told.type === 'full') this.#unkept -= 1;
     if (told.type === 'kept') counts.kept += 1;
     if (told.type === 'dropped') this.#notBefore = Date.now() + (told.retry_after_s ?? 0) * 1000;
     for (const why of /** @type {const} */ (['newer', 'overloaded', 'rate_limited'])) {

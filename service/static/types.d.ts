@@ -162,6 +162,7 @@ export interface LiveMessage {
   error?: FrameAnswer['error'];
   results?: Record<string, Partial<FrameAnswer>>;
   ms?: number;
+  to_be_kept?: boolean;
   dropped?: { newer: number; overloaded: number; rate_limited: number };
   retry_after_s?: number;
   revision?: number;

@@ -145,6 +145,17 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def seeing(launch: Callable[..., Browser], film: Path) -> Browser:
+    """A browser with one camera, which it may use."""
+    return launch(FAKE, ALLOWED, f"--use-file-for-fake-video-capture={film}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "exams.sqlite3")
+
+
+@pytest.fixture(scope="package")
 def shipped(serve: Serve) -> Iterator[Running]:
     """The service with the bundle that ships."""
     with serve(bundle=newest_bundle()) as up:

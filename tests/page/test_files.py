@@ -191,6 +191,17 @@ HELD_BACK = """() => {
 }"""
 
 
+# What is read of a file waits in `readers` until the test lets it go on.
+SLOWLY_READ = """() => {
+  const { text } = Blob.prototype;
+  window.readers = [];
+  Blob.prototype.text = async function () {
+    await new Promise((go) => readers.push(go));
+    return text.call(this);
+  };
+}"""
+
+
 def test_what_cannot_be_read_of_a_drop_is_named_and_the_rest_is_scored(
     browser: Browser, tiny: Running, tmp_path: Path
 ) -> None:
@@ -225,6 +236,26 @@ def test_of_many_files_that_cannot_be_read_a_few_are_named(
         said = tab.text("#left-out [role=alert]")
         assert said.count("there are no pixels in this DICOM file.") == 3
         assert said.endswith("And 6 more.")
+
+
+def test_frames_that_are_removed_while_they_are_read_do_not_come_back(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    for name, colour in (("a.png", RED), ("b.png", PINK), ("c.png", PINK)):
+        (tmp_path / name).write_bytes(image(colour))
+    with opened(browser, tiny.port) as tab:
+        tab.give(tmp_path / "a.png")
+        tab.page.evaluate(SLOWLY_READ)
+        tab.page.set_input_files("#files", str(tmp_path / "b.png"))
+        tab.page.wait_for_function("readers.length === 1")
+        tab.page.click("#clear")
+        tab.page.evaluate("readers.splice(0).forEach((one) => one())")
+        tab.page.set_input_files("#files", str(tmp_path / "c.png"))
+        tab.page.wait_for_function("readers.length === 1")
+        tab.page.evaluate("readers.splice(0).forEach((one) => one())")
+        tab.page.wait_for_selector("#outcome[aria-busy=false] .tile .what")
+        titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]
+        assert titles == ["c.png"]
 
 
 def test_large_frames_are_reduced_where_that_is_asked(browser: Browser, shipped: Running) -> None:

@@ -23,17 +23,6 @@ TASKS = ("polyp_detection", "malignancy")
 
 
 @pytest.fixture(scope="module")
-def seeing(launch: Callable[..., Browser], film: Path) -> Browser:
-    """A browser with one camera, which it may use."""
-    return launch(FAKE, ALLOWED, f"--use-file-for-fake-video-capture={film}")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    return str(tmp_path / "exams.sqlite3")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("live")
 

@@ -23,6 +23,7 @@ from tests.service.conftest import (
     problem_of,
     refused,
 )
+from tests.service.postgres import missing, postgres
 from tests.tiny_bundle import PINK, RED
 from tests.waiting import wait_until
 
@@ -318,6 +319,30 @@ def test_a_store_that_cannot_be_opened_is_a_refused_start(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("x")
     assert "ENDOCLIP_EXAM_STORE" in refused(exam_store=tmp_path / "file" / "exams.db")
     assert "ENDOCLIP_EXAM_STORE" in refused(exam_store=ROOT / "README.md")
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+def test_an_id_that_no_text_of_postgresql_holds_is_no_exam_s(serve: Serve) -> None:
+    with postgres() as url, serve(exam_store=url) as up:
+        path = "/v1/exams/a%00b"
+        for answer in (
+            up.client.get(path),
+            up.client.post(f"{path}/frames", **as_form([FRAMES["0"][0]])),
+            up.client.post(f"{path}/close"),
+            up.client.delete(path),
+        ):
+            problem_of(answer, 404, "not_found")
+
+
+def test_an_account_whose_home_cannot_be_looked_into_has_no_exams_and_all_else(
+    serve: Serve, red: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another account's home gives an error as this does, but not to root.
+    monkeypatch.setenv("XDG_STATE_HOME", "/" + "x" * 300)
+    with serve() as up:
+        assert up.client.post("/v1/malignancy", **as_form([red])).status_code == 200
+        answer = up.client.post("/v1/exams")
+        assert problem_of(answer, 503, "not_ready")["reason"] == "exam_store"
 
 
 def test_a_store_that_goes_away_is_503_and_touches_nothing_else(
