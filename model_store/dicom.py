@@ -51,6 +51,11 @@ _SOP_CLASSES = (
 )
 # Its elements are read one by one, 1 us each: a file of nothing but empty ones would take seconds.
 _MOST_HEADER = 1024 * 1024
+# An item of a sequence takes 20 us. A film has one a frame in there at most, or a few.
+_MOST_ITEMS = 2000
+# An element of the file's own group takes 5 us, and is read twice; real ones have 300 bytes in all.
+_MOST_META = 16 * 1024
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # little and big endian
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
 _LUT = "PaletteColorLookupTable"
 _TAGS = [
@@ -120,9 +125,11 @@ def read_header(data: bytes, limits: ImageLimits) -> DicomHeader:
             "extra `dicom` is installed",
         )
     with _rejecting():
-        syntax = _syntax(data)
+        head = data[:_MOST_HEADER]
+        _check_items(head)
+        syntax = _syntax(head)
         _check_syntax(syntax)
-        header, start = _header(data)
+        header, start = _header(head)
         rows, columns = int(header.Rows), int(header.Columns)
         frames = int(header.get("NumberOfFrames") or 1)
         photometric = str(header.PhotometricInterpretation)
@@ -217,14 +224,30 @@ def _rejecting() -> Iterator[None]:
         raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message) from error
 
 
-def _syntax(data: bytes) -> str:
+def _check_items(head: bytes) -> None:
+    items = sum(map(head.count, _ITEMS))
+    if items > _MOST_ITEMS:
+        raise ImageRejected(
+            ImageCode.IMAGE_UNDECODABLE,
+            f"expected at most {_MOST_ITEMS} items within the first {_MOST_HEADER} bytes; "
+            f"found {items}",
+        )
+
+
+def _syntax(head: bytes) -> str:
     """Give the transfer syntax; only the file's first group is parsed for it."""
     # Every public reader inflates a deflated data set, which may be of any size, before it says so.
     from pydicom.filereader import _read_file_meta_info, read_preamble
 
-    file = BytesIO(data)
+    file = BytesIO(head[:_MOST_META])
     read_preamble(file, force=False)
-    return str(_read_file_meta_info(file).TransferSyntaxUID)
+    meta = _read_file_meta_info(file)
+    if file.tell() == _MOST_META:
+        raise ImageRejected(
+            ImageCode.IMAGE_UNDECODABLE,
+            f"expected the file's own group within the first {_MOST_META} bytes; found no end",
+        )
+    return str(meta.TransferSyntaxUID)
 
 
 def _check_syntax(syntax: str) -> None:
@@ -246,7 +269,7 @@ def _check_syntax(syntax: str) -> None:
         )
 
 
-def _header(data: bytes) -> tuple[Any, int]:
+def _header(head: bytes) -> tuple[Any, int]:
     """Give the attributes of the pixels, and where their own element begins."""
     import gdcm
     import pydicom
@@ -255,12 +278,12 @@ def _header(data: bytes) -> tuple[Any, int]:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
         silence()
-    file = BytesIO(data[:_MOST_HEADER])
+    file = BytesIO(head)
     header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     start = file.tell()
     if "SOPClassUID" in header:  # before pixels are missed: a report has none
         _check_class(str(header.SOPClassUID))
-    if data[start : start + 4] not in _PIXEL_DATA:
+    if head[start : start + 4] not in _PIXEL_DATA:
         message = f"expected pixels within the first {_MOST_HEADER} bytes; found none"
         raise ImageRejected(ImageCode.IMAGE_UNDECODABLE, message)
     return header, start

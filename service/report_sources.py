@@ -14,7 +14,7 @@ from typing import Any
 
 import highdicom as hd
 import pydicom
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.valuerep import DA, TM, PersonName
@@ -127,7 +127,8 @@ def _taken_over(header: Dataset, characters: Any) -> Dataset:
     if characters:
         source.SpecificCharacterSet = characters
     for tag in header.keys():  # noqa: SIM118 (over its elements it would read each)
-        if tag.is_private or tag in _NOT_AS_IT_STANDS:
+        # A report has none that the standard does not know, and each costs 0.1 ms.
+        if not dictionary_has_tag(tag) or tag in _NOT_AS_IT_STANDS:
             continue
         try:
             element = header[tag]

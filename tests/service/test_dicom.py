@@ -169,6 +169,20 @@ def damaged() -> dict[str, tuple[bytes, str, str]]:
             "image_undecodable",
             "within the first",
         ),
+        "items": (
+            whole[:pixels]
+            + b"\x09\x00\x10\x10SQ\0\0\xff\xff\xff\xff"
+            + b"\xfe\xff\x00\xe0\0\0\0\0" * 120_000
+            + b"\xfe\xff\x0d\xe0\0\0\0\0"
+            + whole[pixels:],
+            "image_undecodable",
+            "at most 2000 items",
+        ),
+        "group": (
+            whole[:132] + whole[132:144] + b"\x02\x00\x13\x00SH\0\0" * 120_000 + whole[144:],
+            "image_undecodable",
+            "own group",
+        ),
         "small": (native(RED, Rows=40), "too_small", "64 px"),
         "huge": (native(RED, Rows=60000, Columns=60000), "too_many_pixels", "60000"),
         "bomb": (
