@@ -5,6 +5,7 @@ the routes: without a key nobody learns which paths there are.
 """
 
 import ipaddress
+import re
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -25,6 +26,7 @@ OPEN_PATHS = frozenset((*_PROBES, "/docs", "/openapi.json")) | PAGE_PATHS
 _ADMIN = "/v1/admin"
 # What a browser's handshake offers: a protocol, and the key as another, the only place for one.
 _PROTOCOL, _KEY_PROTOCOL = "endo-clip", "bearer."
+_PORT = re.compile(r":[0-9]*\Z")
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
@@ -133,7 +135,7 @@ def _authorization(scope: Scope) -> str:
 
 
 def _names_loopback(host: str) -> bool:
-    name = host.rsplit(":", 1)[0].strip("[]")
+    name = _PORT.sub("", host).strip("[]")
     return name == "localhost" or _is_loopback(name)
 
 

@@ -61,8 +61,8 @@ def replay(
     wanted, lines = _wanted(entries, again)
     found: set[int] = set()
     worst, differ, undecided = 0.0, 0, 0
-    for path, picture in _pictures(frames, _widest(wanted)):
-        for entry in wanted.get(content_of(picture, {}).hex(), ()):
+    for path, picture, content in _pictures(frames, _widest(wanted)):
+        for entry in wanted.get(content.hex(), ()):
             if entry["number"] in found:
                 continue
             found.add(entry["number"])
@@ -227,9 +227,10 @@ def _widest(wanted: Mapping[str, Iterable[_Entry]]) -> ImageLimits:
     )
 
 
-def _pictures(folder: Path, limits: ImageLimits) -> Iterator[tuple[Path, FrameIn]]:
-    """Give each file's pictures, those of DICOM one by one, as the service took them."""
+def _pictures(folder: Path, limits: ImageLimits) -> Iterator[tuple[Path, FrameIn, bytes]]:
+    """Give each file's pictures, those of DICOM one by one, as the service took and named them."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
+        digests: dict[int, bytes] = {}
         for picture in pictures_of(FrameIn("0", data, len(data)), limits):
-            yield path, picture
+            yield path, picture, content_of(picture, digests)

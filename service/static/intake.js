@@ -149,17 +149,21 @@ async function reducedAnew(frame, side) {
   } catch {
     return frame; // the service may read what the browser does not, and says what is wrong otherwise
   }
-  const scale = side / Math.min(bitmap.width, bitmap.height);
-  if (scale >= 1) return frame;
   const canvas = document.createElement('canvas');
-  canvas.width = Math.round(bitmap.width * scale);
-  canvas.height = Math.round(bitmap.height * scale);
-  const context = canvas.getContext('2d');
-  if (!context) return frame;
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const note = `sent reduced, ${bitmap.width} × ${bitmap.height} → ${canvas.width} × ${canvas.height}`;
-  bitmap.close();
+  let note = '';
+  try {
+    const scale = side / Math.min(bitmap.width, bitmap.height);
+    if (scale >= 1) return frame;
+    canvas.width = Math.round(bitmap.width * scale);
+    canvas.height = Math.round(bitmap.height * scale);
+    const context = canvas.getContext('2d');
+    if (!context) return frame;
+    context.imageSmoothingQuality = 'high';
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    note = `sent reduced, ${bitmap.width} × ${bitmap.height} → ${canvas.width} × ${canvas.height}`;
+  } finally {
+    bitmap.close();
+  }
   return { name: frame.name, blob: await encoded(canvas, 'image/jpeg'), note: [frame.note, note].filter(Boolean).join('; ') };
 }
 

@@ -269,6 +269,25 @@ def test_large_frames_are_reduced_where_that_is_asked(browser: Browser, shipped:
         assert abs(float(tab.text("#stage .badge b")) - as_it_is) < 0.02
 
 
+def test_frames_that_are_small_enough_leave_no_bitmap_open(
+    browser: Browser, tiny: Running, tmp_path: Path
+) -> None:
+    with opened(browser, tiny.port) as tab:
+        tab.page.click("summary >> text=How frames are sent")
+        tab.page.check("#reduce")
+        tab.page.evaluate(
+            """() => { window.open_bitmaps = 0;
+              const make = window.createImageBitmap, close = ImageBitmap.prototype.close;
+              window.createImageBitmap = async (...given) => {
+                const made = await make(...given); open_bitmaps += 1; return made; };
+              ImageBitmap.prototype.close = function () {
+                open_bitmaps -= this.width ? 1 : 0; close.call(this); }; }"""
+        )
+        given(tab, tmp_path, **{f"{place}.png": image(RED, (96, 80)) for place in range(3)})
+        # The stage's own, of the frame that it shows.
+        assert tab.page.evaluate("open_bitmaps") == 1
+
+
 def test_frames_that_come_before_the_service_has_answered_are_scored_and_once(
     browser: Browser, shipped: Running
 ) -> None:

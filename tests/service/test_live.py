@@ -301,6 +301,13 @@ def test_without_keys_no_page_but_the_service_s_own_opens_a_stream(up: Running) 
     stream(up, exam, Origin=f"http://{own}").close()
     handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     handshake["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    # A browser names no port where it is the scheme's own.
+    for host in ("[::1]", "[::1]:8000"):
+        with socket.create_connection(("127.0.0.1", up.port), timeout=30) as wire:
+            head = handshake | {"Host": host, "Origin": f"http://{host}"}
+            lines = [f"GET /v1/exams/{exam}/stream HTTP/1.1", *map(": ".join, head.items()), "", ""]
+            wire.sendall("\r\n".join(lines).encode())
+            assert wire.recv(12) == b"HTTP/1.1 101", host
     for host, origin in (
         (own, "http://example.org"),
         (own, "null"),
@@ -310,6 +317,8 @@ def test_without_keys_no_page_but_the_service_s_own_opens_a_stream(up: Running) 
         # Its name was made to resolve to loopback.
         (f"example.org:{up.port}", f"http://example.org:{up.port}"),
         ("", "http://"),
+        ("::1", "http://::1"),
+        ("localhost:", "http://localhost"),
     ):
         head = handshake | {"Host": host, "Origin": origin}
         answer = up.client.get(f"/v1/exams/{exam}/stream", headers=head)

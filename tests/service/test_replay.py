@@ -1,6 +1,7 @@
 """`endo-clip-audit`: frames come out of their files as recorded, and what does not is said."""
 
 import copy
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from model_store.profile import write_profile
 from service.__main__ import audit as run_audit
 from service.__main__ import main
 from service.audit import AuditLog, read_log
-from tests.dicom_files import native
+from tests.dicom_files import VIDEO_ENDOSCOPIC, native
 from tests.service.conftest import BETWEEN, BLACK, ROOT, Serve, as_form, image
 from tests.tiny_bundle import PINK, RED
 from tests.tiny_profile import tiny_profile
@@ -263,6 +264,27 @@ def test_frames_are_read_under_the_limits_that_they_were_taken_under(
     code, said = audit("replay", told, "--frames", stills, "--bundle", bundle)
     assert code == 1
     assert "recorded scored, again rejected (too_small)" in said
+
+
+def test_a_film_is_read_through_once_to_be_found(
+    recorded: list[Entry],
+    bundle: Path,
+    tmp_path: Path,
+    audit: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    film, log = native(*[RED] * 8, SOPClassUID=VIDEO_ENDOSCOPIC), forged(tmp_path / "l", recorded)
+    (tmp_path / "stills").mkdir()
+    (tmp_path / "stills" / "film.dcm").write_bytes(film)
+    hashed, sha256 = list[int](), hashlib.sha256
+
+    def counting(data: bytes = b"") -> Any:
+        hashed.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr(hashlib, "sha256", counting)
+    audit("replay", log, "--frames", tmp_path / "stills", "--bundle", bundle)
+    assert hashed.count(len(film)) == 1
 
 
 def test_what_was_scored_under_a_site_profile_is_replayed_with_it(
