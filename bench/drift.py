@@ -29,7 +29,7 @@ from model_store.bundle import Bundle
 from model_store.drift import Shift, compare
 from model_store.encoder import Encoder
 from model_store.images import decode
-from model_store.quality import QualityLimits, assess
+from model_store.quality import QualityLimits, examine
 from model_store.reference import Exam, Exams, Reference
 from model_store.scoring import cosines, margin
 from service.drift import EARLIER, RECENT
@@ -77,10 +77,18 @@ CHANGES: Mapping[str, Change] = {
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames under one change: embeddings (n, d), margins (n,), and which the gate lets pass."""
+    """Frames under one change.
+
+    Attributes:
+        rows: embeddings (n, d).
+        margins: (n,).
+        optics: (n, 6).
+        passed: (n,), which the gate lets through.
+    """
 
     rows: npt.NDArray[np.float32]
     margins: npt.NDArray[np.float64]
+    optics: npt.NDArray[np.float32]
     passed: npt.NDArray[np.bool_]
 
 
@@ -101,7 +109,7 @@ def embedded(data: Path, bundle: Path, work: Path) -> Held:
     parts = ("select", "calibrate", "report")
     items = [item for part in parts for item in dev_items(data, split, part)]
     items = [item for item in items if item.kind == "frame" and item.source in SOURCES]
-    kept = work / f"{opened.digest[7:19]}.npz"
+    kept = work / f"{opened.digest[7:19]}-optics.npz"
     if not kept.is_file():
         work.mkdir(parents=True, exist_ok=True)
         encoder = Encoder(opened)
@@ -112,7 +120,9 @@ def embedded(data: Path, bundle: Path, work: Path) -> Held:
                 [decode(_changed(change, item.path), opened.manifest.input) for item in items]
             )
             arrays[name] = encoder.encode_images(pixels)
-            arrays[f"{name}: passed"] = np.array([assess(one, limits) is None for one in pixels])
+            found = [examine(one, limits) for one in pixels]
+            arrays[f"{name}: passed"] = np.array([reason is None for reason, _ in found])
+            arrays[f"{name}: optics"] = np.stack([optics for _, optics in found])
         np.savez(kept, **arrays)
     with np.load(kept) as arrays:
         classes = opened.class_embeddings["polyp_detection"]
@@ -120,7 +130,8 @@ def embedded(data: Path, bundle: Path, work: Path) -> Held:
         by_change = {}
         for name in CHANGES:
             z = margin(cosines(arrays[name], classes), 0, scale)
-            by_change[name] = Frames(arrays[name], np.asarray(z), arrays[f"{name}: passed"])
+            beside = (arrays[f"{name}: optics"], arrays[f"{name}: passed"])
+            by_change[name] = Frames(arrays[name], np.asarray(z), *beside)
     calibration = opened.calibrations["polyp_detection"]
     point = calibration.operating_points["balanced"].frame_threshold
     logit = float(np.log(point / (1 - point)))
@@ -227,7 +238,9 @@ def _exams(
     for group in groups:
         rows = (held.groups == group) & frames.passed
         if rows.any():
-            single[group] = reference.measure(frames.rows[rows], frames.margins[rows])
+            single[group] = reference.measure(
+                frames.rows[rows], frames.margins[rows], frames.optics[rows]
+            )
     pool = list(single.values())
     if positive is not None:
         above = [exam for exam in pool if exam.frames[1] > 0]
@@ -256,19 +269,18 @@ def _followed(
         recent = Exams.of(exams[max(end - RECENT, 0) : end])
         earlier = exams[max(end - RECENT - EARLIER, 0) : max(end - RECENT, 0)]
         for against, others in (("reference", reference.exams), ("earlier", Exams.of(earlier))):
-            alarming = _alarming(others, recent, seed)
-            for shift in Shift:
-                alarms.setdefault((against, shift.value), []).append(shift in alarming)
+            for shift, alarming in _alarming(others, recent, seed).items():
+                alarms.setdefault((against, shift.value), []).append(alarming)
     return alarms
 
 
-def _alarming(others: Exams, recent: Exams, seed: int) -> set[Shift]:
+def _alarming(others: Exams, recent: Exams, seed: int) -> dict[Shift, bool]:
     # Of 99 deals, six that reach farther: that far from one in a thousand, the rest can be spared.
     few = compare(others, recent, seed, 99)
     if min(verdict.p_value for verdict in few.values()) > 0.06:
-        return set()
+        return dict.fromkeys(few, False)
     found = compare(others, recent, seed).items()
-    return {shift for shift, verdict in found if verdict.p_value <= ALARM}
+    return {shift: verdict.p_value <= ALARM for shift, verdict in found}
 
 
 def _begun(alarms: list[bool]) -> int:
@@ -314,7 +326,7 @@ def main() -> None:
         print(effect(held, name, frames))
     print(
         "| shift | reference, image | reference, prevalence | earlier, image | earlier, "
-        "prevalence |\n|---|---|---|---|---|",
+        "prevalence | earlier, optics |\n|---|---|---|---|---|---|",
         flush=True,
     )
     with ProcessPoolExecutor(args.jobs) as pool:

@@ -224,7 +224,7 @@ def exams(client: Client, seeds: range, **change: int) -> None:
 
 def ruin_frames(client: Client) -> None:
     """Send what a failing lamp, a broken export, another endoscope and a hurry would."""
-    mixed = patient(*[image(BLACK)] * 200, *[b"broken"] * 90)
+    mixed = patient(*[image(BLACK)] * 240, *[b"broken"] * 100)
     unclear = [patient(image(BETWEEN)) for _ in range(15)]
     for _ in range(12):
         post(client, "polyp-detection", mixed, *unclear)
@@ -239,10 +239,13 @@ def hold_open(port: int, count: int, stack: ExitStack) -> None:
 
 
 def tiny(folder: Path, name: str) -> Path:
-    """Write a tiny bundle with a reference of exams as met."""
+    """Write a tiny bundle that looks past a cast, with a reference of exams as met."""
     gate = QualityLimits.open_gate().as_dict() | {"min_lit_share": 0.2}
-    reference = {"reference.npz": write_reference(tiny_reference())}
-    return tiny_bundle.build_tiny_bundle(folder / name, more=reference, quality_gate=gate)
+    more = {
+        "image_tower.onnx": tiny_bundle.image_tower(blind=True),
+        "reference.npz": write_reference(tiny_reference(blind=True)),
+    }
+    return tiny_bundle.build_tiny_bundle(folder / name, more=more, quality_gate=gate)
 
 
 def play(scene: Scene, bundle: Path) -> None:
@@ -268,7 +271,10 @@ def play(scene: Scene, bundle: Path) -> None:
         scene.fired |= dict.fromkeys(early, (-1.0, "BEFORE ITS FAULT"))
 
         scene.expect(
-            "EndoClipImagesDrift", fault=lambda: exams(client, range(1000, 1000 + RECENT), shift=45)
+            "EndoClipOpticsDrift", fault=lambda: exams(client, range(500, 500 + RECENT), cast=60)
+        )
+        scene.expect(
+            "EndoClipImagesDrift", fault=lambda: exams(client, range(1000, 1000 + RECENT), shift=52)
         )
         scene.expect(
             "EndoClipPrevalenceDrift",
@@ -305,7 +311,7 @@ def fail(scene: Scene, port: int, stack: ExitStack) -> None:
     """Serve a graph that fails for frames without red, and send such frames."""
     original, tower = tiny_bundle.image_tower, fails_without_red()
     try:
-        tiny_bundle.image_tower = lambda *_: tower
+        tiny_bundle.image_tower = lambda *_, **_more: tower
         bundle = tiny(scene.folder, "broken")
     finally:
         tiny_bundle.image_tower = original

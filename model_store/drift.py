@@ -1,8 +1,9 @@
-"""Whether recent exams are like earlier ones: two questions, one permutation test.
+"""Whether recent exams are like earlier ones: three questions, one permutation test.
 
 *Image*: do frames on which the same was decided look alike, whatever their number? *Prevalence*:
 is as large a share of an exam's frames positive, and are its scores as high? A clinic that sees
-more polyps answers no to the second alone.
+more polyps answers no to the second alone. *Optics*: are frames as red, bright and sharp? A model
+that was trained not to mind a wrong white balance says nothing of it; the pixels do.
 
 The exam is the unit, never the frame: frames of one patient resemble each other, and 200 of them
 are one observation. Each statistic is a sum of squared Welch statistics of exam means. Its null is
@@ -28,6 +29,7 @@ PERMUTATIONS = 1999
 """The least p-value is 1 over one more than this; 30 ms of one core for 300 exams."""
 _HOLDING = 6  # exams with such frames that a mean and its deviation need, on each side
 _SMALLEST = 1e-6  # squared standard error: exams without any spread are compared, not divided by 0
+_LEAST_SPREAD = 1e-4  # of shares and ratios of exams: what is under it is rounding
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,6 +41,8 @@ class Shift(StrEnum):
     """What frames look like, given what is decided of them."""
     PREVALENCE = "prevalence"
     """How often frames are positive, and how high they score."""
+    OPTICS = "optics"
+    """How red, blue, bright, rich in contrast and sharp frames are: `quality.OPTICS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Verdict:
     Attributes:
         p_value: share of deals at least as far apart, above 0 and at most 1.
         distance: root mean square difference of the two means, in standard deviations of single
-            frames (image) or of the earlier exams (prevalence).
+            frames (image) or of the earlier exams (prevalence, optics).
     """
 
     p_value: float
@@ -65,26 +69,44 @@ def compare(
         recent: at least 2, none of them among `earlier`.
         seed: of the deals.
         permutations: deals beside the true one.
+
+    Returns:
+        The verdict on each shift; none on optics where too few exams of a side have them.
     """
     e, w = len(earlier), len(recent)
     frames = np.concatenate([earlier.frames, recent.frames]).astype(np.float32)
     image = np.concatenate([earlier.image, recent.image])
     share = frames[:, 1] / frames.sum(axis=1)
     scores = np.column_stack([share, np.concatenate([earlier.margin, recent.margin])])
-    spread = scores[:e].std(axis=0)
-    scores = (scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     holds = np.repeat(frames > 0, image.shape[2], axis=1)
     recents = _deals(e, w, permutations, np.random.default_rng(seed))
-    return {
+    found = {
         Shift.IMAGE: _verdict(image.reshape(e + w, -1), holds, recents),
-        Shift.PREVALENCE: _verdict(scores, np.ones_like(scores, dtype=bool), recents),
+        Shift.PREVALENCE: _spread_verdict(scores, np.ones(e + w, bool), recents),
     }
+    if earlier.optics is not None and recent.optics is not None:
+        optics = np.concatenate([earlier.optics, recent.optics])
+        known = np.isfinite(optics).all(axis=1)
+        if min(known[:e].sum(), known[e:].sum()) >= _HOLDING:
+            found[Shift.OPTICS] = _spread_verdict(optics, known, recents)
+    return found
 
 
 def _deals(e: int, w: int, permutations: int, rng: np.random.Generator) -> Floats:
     """Who is recent: (1 + permutations, e + w) of 0 and 1, the truth first."""
     places = rng.random((permutations, e + w)).argsort(axis=1)
     return np.concatenate([np.arange(e + w)[None] >= e, places < w]).astype(np.float32)
+
+
+def _spread_verdict(
+    values: npt.NDArray[np.floating], known: npt.NDArray[np.bool_], recents: Floats
+) -> Verdict:
+    """As `_verdict`, in deviations of the earlier exams; (n, f) of which whole rows are known."""
+    values = np.where(known[:, None], values, 0.0)
+    spread = values[known & (recents[0] == 0)].std(axis=0)
+    scaled = (values - values[known].mean(axis=0)) / np.where(spread > _LEAST_SPREAD, spread, 1.0)
+    holds = np.repeat(known[:, None], values.shape[1], axis=1)
+    return _verdict(scaled, holds, recents)
 
 
 def _verdict(

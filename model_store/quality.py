@@ -6,7 +6,8 @@ fraction of a millisecond, and its limits are data in the bundle: `QualityLimits
 `manifest.json`, `quality_gate`.
 
 It is a gate against the unusable, not a judge of quality: soft, stained, unevenly lit or tinted
-frames pass.
+frames pass. Where it looks at the pixels anyway, six figures of how the camera shows what it shows
+fall out (`OPTICS`), by which exams are compared (`model_store.drift`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import numpy.typing as npt
 
 from model_store.errors import BundleCorrupt
 
-__all__ = ["AbstainReason", "QualityLimits", "assess", "measures"]
+__all__ = ["OPTICS", "AbstainReason", "QualityLimits", "assess", "examine", "measures"]
+
+OPTICS = ("red_over_green", "blue_over_green", "brightness", "contrast", "detail", "evenness")
+"""What white balance, light, lens and export do to a frame, whatever is on it: those of `measures`
+that no limit needs, and the two that stand for sharpness."""
 
 _Pixels = npt.NDArray[np.uint8]
 _Grey = npt.NDArray[np.float32]
@@ -123,7 +128,12 @@ class QualityLimits:
 
 
 def assess(pixels: _Pixels, limits: QualityLimits) -> AbstainReason | None:
-    """Say why a frame cannot be judged, or nothing.
+    """Say why a frame cannot be judged, or nothing; as `examine`, without the optics."""
+    return examine(pixels, limits)[0]
+
+
+def examine(pixels: _Pixels, limits: QualityLimits) -> tuple[AbstainReason | None, _Grey]:
+    """Say why a frame cannot be judged, or nothing, and give its optics.
 
     The first that holds of dark, overexposed, not endoscopic, blurred: what comes later could not
     be told on a frame that fails earlier.
@@ -131,8 +141,15 @@ def assess(pixels: _Pixels, limits: QualityLimits) -> AbstainReason | None:
     Args:
         pixels: uint8 (s, s, 3), RGB 0-255, s at least 32, as `images` hands them to the encoder.
         limits: The bundle's limits.
+
+    Returns:
+        (the reason, float32 (6,) in the order of `OPTICS`).
     """
     found = measures(pixels)
+    return _reason(found, limits), np.array([found[name] for name in OPTICS], np.float32)
+
+
+def _reason(found: Mapping[str, float], limits: QualityLimits) -> AbstainReason | None:
     if found["lit_share"] < limits.min_lit_share:
         return AbstainReason.DARK
     if found["burnt_share"] > limits.max_burnt_share:
@@ -146,20 +163,39 @@ def assess(pixels: _Pixels, limits: QualityLimits) -> AbstainReason | None:
 
 
 def measures(pixels: _Pixels) -> dict[str, float]:
-    """Measure what the limits are about.
+    """Measure what the limits are about, and the optics.
 
     Args:
         pixels: uint8 (s, s, 3), RGB 0-255, s at least 32.
 
     Returns:
         `lit_share`, `burnt_share`, `tinted_share`, `warm_share`, `detail`, `evenness`, in the
-        senses of `QualityLimits`; finite for every input.
+        senses of `QualityLimits`; of the whole frame `red_over_green` and `blue_over_green`, ratios
+        of mean channels, `brightness` and `contrast`, mean and standard deviation of luma, 0-1.
+        Finite for every input.
     """
     # Every second pixel both ways, channels apart: shares of areas and means do not need more, and
     # arrays that lie in one piece take a third of the time (0.42 to 0.15 ms in all).
     sparse = np.ascontiguousarray(pixels[::2, ::2].transpose(2, 0, 1))
-    luma = (_LUMA @ sparse.reshape(3, -1).astype(np.float32)).reshape(sparse.shape[1:])
-    return {**_colour(sparse, luma), "detail": _detail(luma), "evenness": _evenness(luma)}
+    channels = sparse.reshape(3, -1).astype(np.float32)
+    luma = (_LUMA @ channels).reshape(sparse.shape[1:])
+    sharpness = {"detail": _detail(luma), "evenness": _evenness(luma)}
+    return {**_colour(sparse, luma), **_light(channels, luma), **sharpness}
+
+
+def _light(channels: _Grey, luma: _Grey) -> dict[str, float]:
+    # Products, since numpy's own means and deviations take three times as long.
+    means = channels @ np.full(luma.size, 1 / luma.size, np.float32)
+    red, green, blue = means.tolist()
+    brightness = float(_LUMA @ means)
+    around = luma.ravel() - np.float32(brightness)
+    # One grey level at least, so that a frame without green has ratios.
+    return {
+        "red_over_green": red / max(green, 1.0),
+        "blue_over_green": blue / max(green, 1.0),
+        "brightness": brightness / 255,
+        "contrast": float(np.sqrt(around @ around / luma.size)) / 255,
+    }
 
 
 def _colour(sparse: _Pixels, luma: _Grey) -> dict[str, float]:

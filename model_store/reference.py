@@ -14,7 +14,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -22,11 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.errors import BundleCorrupt
+from model_store.quality import OPTICS
 
 __all__ = ["REFERENCE", "Exam", "Exams", "Reference", "read_reference", "write_reference"]
 
 REFERENCE = "reference.npz"
 _MOST_EXAMS, _MOST_AXES = 512, 64
+_KEPT = ("image", "margin", "frames")
 
 Doubles = npt.NDArray[np.float64]
 
@@ -39,15 +41,20 @@ class Exam:
         image: float64 (2, k), sums along the axes: of frames decided negative, and positive.
         margin: float64 (2,), sums of margins.
         frames: int64 (2,), how many.
+        optics: float64 (6,), sums of `quality.OPTICS`; NaN where those of a frame are not known.
     """
 
     image: Doubles
     margin: Doubles
     frames: npt.NDArray[np.int64]
+    optics: Doubles
 
     def __add__(self, other: Exam) -> Exam:
         return Exam(
-            self.image + other.image, self.margin + other.margin, self.frames + other.frames
+            self.image + other.image,
+            self.margin + other.margin,
+            self.frames + other.frames,
+            self.optics + other.optics,
         )
 
 
@@ -59,11 +66,14 @@ class Exams:
         image: float32 (e, 2, k), mean along the axes by decision; zeros where an exam has no frame.
         margin: float32 (e,), mean margin of its frames.
         frames: int32 (e, 2), frames by decision, at least one an exam.
+        optics: float32 (e, 6), means of `quality.OPTICS`, NaN where they are not known; None of
+            what was read from reference.npz, which has none.
     """
 
     image: npt.NDArray[np.float32]
     margin: npt.NDArray[np.float32]
     frames: npt.NDArray[np.int32]
+    optics: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -73,9 +83,14 @@ class Exams:
         """Collect at least one exam."""
         frames = np.stack([exam.frames for exam in exams])
         image = np.stack([exam.image for exam in exams]) / np.maximum(frames, 1)[:, :, None]
-        margin = np.stack([exam.margin.sum() for exam in exams]) / frames.sum(axis=1)
+        count = frames.sum(axis=1)
+        margin = np.stack([exam.margin.sum() for exam in exams]) / count
+        optics = np.stack([exam.optics for exam in exams]) / count[:, None]
         return cls(
-            image.astype(np.float32), margin.astype(np.float32), np.asarray(frames, np.int32)
+            image.astype(np.float32),
+            margin.astype(np.float32),
+            np.asarray(frames, np.int32),
+            optics.astype(np.float32),
         )
 
 
@@ -102,21 +117,30 @@ class Reference:
     as_met: bool
     origin: str
 
-    def measure(self, embeddings: npt.NDArray[np.floating], margins: Doubles) -> Exam:
+    def measure(
+        self,
+        embeddings: npt.NDArray[np.floating],
+        margins: Doubles,
+        optics: npt.NDArray[np.floating] | None = None,
+    ) -> Exam:
         """Sum up frames of one exam.
 
         Args:
             embeddings: (n, d) unit rows.
             margins: (n,) of `label_set`, as `scoring.margin` gives them.
+            optics: (n, 6) of `quality.examine`, a row of NaN where a frame's are not known; None
+                if none is.
         """
         along = np.asarray(embeddings, np.float64) @ self.axes.T.astype(np.float64)
         along -= margins[:, None] * self.slopes
         positive = margins >= self.threshold
         groups = (~positive, positive)
+        unknown = np.full(len(OPTICS), np.nan)
         return Exam(
             np.stack([along[group].sum(axis=0) for group in groups]),
             np.array([margins[group].sum() for group in groups]),
             np.array([group.sum() for group in groups]),
+            unknown if optics is None else np.asarray(optics, np.float64).sum(axis=0),
         )
 
 
@@ -130,8 +154,8 @@ def write_reference(reference: Reference) -> bytes:
         "as_met": np.array(reference.as_met),
         "origin": np.array(reference.origin),
     }
-    for field in fields(Exams):
-        arrays[f"exams_{field.name}"] = getattr(reference.exams, field.name)
+    for name in _KEPT:
+        arrays[f"exams_{name}"] = getattr(reference.exams, name)
     out = BytesIO()
     # Fixed time stamps, so that equal references are equal files.
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -168,7 +192,7 @@ def read_reference(data: bytes) -> Reference:
         threshold=float(arrays["threshold"]),
         axes=axes,
         slopes=arrays["slopes"],
-        exams=Exams(*(arrays[f"exams_{field.name}"] for field in fields(Exams))),
+        exams=Exams(*(arrays[f"exams_{name}"] for name in _KEPT)),
         as_met=bool(arrays["as_met"]),
         origin=str(arrays["origin"]),
     )

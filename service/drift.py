@@ -26,6 +26,7 @@ import numpy as np
 from model_store.bundle import Bundle
 from model_store.drift import Shift, Verdict, compare
 from model_store.encoder import Floats
+from model_store.quality import OPTICS
 from model_store.reference import Exam, Exams
 from model_store.scoring import cosines, margin
 
@@ -36,6 +37,7 @@ RECENT, LEAST_RECENT = 24, 12
 EARLIER, LEAST_EARLIER = 128, 40
 """Exams of the same device before these."""
 IDLE_S = 1800.0
+_UNKNOWN = np.full(len(OPTICS), np.nan, np.float32)
 _ROUNDING = 1e-2  # of sums over an exam's frames, each of deviation 1 between frames
 _OPEN = 256  # exams under way; beyond that, the one that has waited longest has ended
 
@@ -85,7 +87,12 @@ class Drift:
         self._comparing = threading.Lock()
 
     def add(
-        self, device: str | None, patient_id: str, place: int, embeddings: Sequence[Floats]
+        self,
+        device: str | None,
+        patient_id: str,
+        place: int,
+        embeddings: Sequence[Floats],
+        optics: Sequence[Floats | None],
     ) -> None:
         """Add the scored frames of one patient of a request.
 
@@ -94,15 +101,16 @@ class Drift:
             patient_id: as sent, or the decimal index.
             place: index of the patient in its request.
             embeddings: float32 (d,) each.
+            optics: float32 (6,) each, beside them; None where they are not known.
         """
         if self.reference is None or not embeddings:
             return
         device = device or next(iter(self._devices))
         nameless = patient_id == str(place)
         if nameless and len(embeddings) > 1:
-            self.add_exam(device, embeddings)
+            self.add_exam(device, embeddings, optics)
             return
-        exam = self._measured(np.stack(embeddings))
+        exam = self._measured(embeddings, optics)
         name = b"" if nameless else hashlib.blake2b(patient_id.encode(), key=self._key).digest()
         now = self._clock()
         with self._lock:
@@ -113,11 +121,13 @@ class Drift:
                 (oldest, _), (_, ended) = self._open.popitem(last=False)
                 self._end(oldest, ended)
 
-    def add_exam(self, device: str, embeddings: Sequence[Floats]) -> None:
+    def add_exam(
+        self, device: str, embeddings: Sequence[Floats], optics: Sequence[Floats | None]
+    ) -> None:
         """Add the scored frames of an exam that has ended; arguments as for `add`."""
         if self.reference is None or not embeddings:
             return
-        exam = self._measured(np.stack(embeddings))
+        exam = self._measured(embeddings, optics)
         with self._lock:
             self._end(device, exam)
 
@@ -148,13 +158,15 @@ class Drift:
         ended = len(self._devices[device].ended)
         return min(ended, RECENT), max(ended - RECENT, 0)
 
-    def _measured(self, rows: Floats) -> Exam:
+    def _measured(self, embeddings: Sequence[Floats], optics: Sequence[Floats | None]) -> Exam:
         assert self.reference is not None  # nosec B101  # for the type checker; `add` has looked
         name = self.reference.label_set
         positive = self._bundle.label_set(name).positive_index or 0
+        rows = np.stack(embeddings)
         cosine = cosines(rows, self._bundle.class_embeddings[name])
         margins = margin(cosine, positive, self._bundle.manifest.logit_scale)
-        return self.reference.measure(rows, np.asarray(margins, np.float64))
+        known = np.stack([_UNKNOWN if one is None else one for one in optics])
+        return self.reference.measure(rows, np.asarray(margins, np.float64), known)
 
     def _end_idle(self, now: float) -> None:
         while self._open:

@@ -27,7 +27,7 @@ from model_store.jpeg_header import jpeg_size
 from model_store.label_sets import LabelSet
 from model_store.patient import PatientScore, score_patient
 from model_store.profile import SiteProfile
-from model_store.quality import AbstainReason, QualityLimits, assess
+from model_store.quality import AbstainReason, QualityLimits, examine
 from service.admission import Permit
 from service.bundles import calibrations_of, open_bundle
 from service.drift import Drift
@@ -59,12 +59,15 @@ class Frame:
         abstained: why the quality gate set it aside.
         rejected: why it could not be read.
         grid: float32 (rows, columns, d) beside the embedding, where it was asked for.
+        optics: float32 (6,) beside the embedding, as `quality.OPTICS`; None of a frame kept
+            before they were.
     """
 
     embedding: Floats | None = None
     abstained: AbstainReason | None = None
     rejected: ImageRejected | None = None
     grid: Floats | None = None
+    optics: Floats | None = None
 
 
 class Engine:
@@ -251,7 +254,9 @@ class Engine:
             waited_for_turn(since)
             try:
                 with phase(Phase.DECODE):
-                    pixels, reason = await turn.prepare(self._pool, self._read, frame, box, since)
+                    pixels, reason, optics = await turn.prepare(
+                        self._pool, self._read, frame, box, since
+                    )
             except ImageRejected as error:
                 return Frame(rejected=error)
             if reason is not None:
@@ -259,8 +264,9 @@ class Engine:
             with phase(Phase.ENCODE):
                 if grid:
                     embedding, places = await self._submit(Kind.GRIDS, pixels)
-                    return Frame(embedding=embedding, grid=places)
-                return Frame(embedding=await self._submit(Kind.FRAMES, pixels))
+                    return Frame(embedding=embedding, grid=places, optics=optics)
+                embedding = await self._submit(Kind.FRAMES, pixels)
+                return Frame(embedding=embedding, optics=optics)
 
     def too_long(self, frame: FrameIn) -> ImageRejected:
         """Say why a frame whose file was longer than the limit is rejected."""
@@ -327,14 +333,16 @@ class Engine:
     def _count_pixels(self, frames: Sequence[FrameIn]) -> int:
         return sum(pixels_of(frame, self.image_limits) for frame in frames)
 
-    def _read(self, frame: FrameIn, box: Box, since: float) -> tuple[Pixels, AbstainReason | None]:
+    def _read(
+        self, frame: FrameIn, box: Box, since: float
+    ) -> tuple[Pixels, AbstainReason | None, Floats]:
         self._metrics.observe(Phase.TURN, time.perf_counter() - since)
         if frame.data is None:
             raise self.too_long(frame)
         contract = self.bundle.manifest.input
         with self._metrics.timed(Phase.DECODE):
             pixels = decode_frame(frame, contract, limits=self.image_limits, crop=box)
-            return pixels, assess(pixels, self._quality)
+            return pixels, *examine(pixels, self._quality)
 
     def _encode_canaries(self, pixels: Pixels) -> Floats:
         """Encode frames among the live ones, one at a time."""

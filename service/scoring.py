@@ -277,7 +277,8 @@ async def _encode(
     outcomes = [[next(rest) for _ in patient.frames] for patient in patients]
     for place, (patient, frames) in enumerate(zip(patients, outcomes, strict=True)):
         embeddings = [frame.embedding for frame in frames if frame.embedding is not None]
-        engine.drift.add(patient.device, patient.patient_id, place, embeddings)
+        optics = [frame.optics for frame in frames if frame.embedding is not None]
+        engine.drift.add(patient.device, patient.patient_id, place, embeddings, optics)
     return outcomes
 
 

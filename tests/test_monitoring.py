@@ -18,11 +18,11 @@ import yaml
 
 from model_store.quality import QualityLimits
 from model_store.reference import write_reference
-from service.drift import LEAST_RECENT, RECENT
+from service.drift import LEAST_EARLIER, RECENT
 from service.settings import Settings
 from tests.service.conftest import BETWEEN, BLACK, edited, image, patient, running
 from tests.service.test_drift import exam_as_sent
-from tests.tiny_bundle import PINK, RED, build_tiny_bundle
+from tests.tiny_bundle import PINK, RED, build_tiny_bundle, image_tower
 from tests.tiny_reference import tiny_reference
 from tests.waiting import wait_until
 
@@ -60,7 +60,11 @@ def test_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]):
 
 @pytest.mark.parametrize(
     ("title", "alert"),
-    [("Other images", "EndoClipImagesDrift"), ("Other prevalence", "EndoClipPrevalenceDrift")],
+    [
+        ("Other images", "EndoClipImagesDrift"),
+        ("Other prevalence", "EndoClipPrevalenceDrift"),
+        ("Other optics", "EndoClipOpticsDrift"),
+    ],
 )
 def test_panel_of_drift_draws_a_line_where_its_alert_fires(title: str, alert: str):
     (panel,) = [one.values[0] for one in PANELS if one.values[0]["title"] == title]
@@ -151,8 +155,11 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, htt
         pytest.skip("prometheus (Debian package prometheus) is not installed")
     folder = tmp_path_factory.mktemp("monitoring")
     gate = QualityLimits.open_gate().as_dict() | {"min_lit_share": 0.2}
-    reference = {"reference.npz": write_reference(tiny_reference())}
-    bundle = build_tiny_bundle(folder / "tiny", more=reference, quality_gate=gate)
+    more = {
+        "image_tower.onnx": image_tower(blind=True),
+        "reference.npz": write_reference(tiny_reference(blind=True)),
+    }
+    bundle = build_tiny_bundle(folder / "tiny", more=more, quality_gate=gate)
 
     def shift(document: dict[str, Any]) -> None:
         document["frames"][0]["probability"]["malignancy"] += 0.01
@@ -238,9 +245,9 @@ def ask_of_exams(client: httpx.Client, seeds: range, **change: int) -> None:
 
 def be_faulty(client: httpx.Client) -> None:
     """Send what a failing lamp, a broken export, another endoscope and a hurry would."""
-    mixed = patient(*[image(BLACK)] * 180, *[b"broken"] * 90)
+    mixed = patient(*[image(BLACK)] * 280, *[b"broken"] * 120)
     unclear = [patient(image(BETWEEN)) for _ in range(10)]
-    for _ in range(10):
+    for _ in range(12):
         document = {"patients": [mixed, *unclear]}
         assert client.post("/v1/polyp-detection", json=document).status_code == 200
         hurried = client.post("/v1/malignancy", json=document, headers={"X-Deadline-Ms": "1"})
@@ -267,7 +274,7 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
     for _ in range(6):
         ask_of_every_kind(client)
         time.sleep(0.5)
-    exams = LEAST_RECENT
+    exams = RECENT + LEAST_EARLIER
     ask_of_exams(client, range(exams))
     wait_until(lambda: ask(frames)[0][1] == 6 * FRAMES_OF_EVERY_KIND + exams * FRAMES_OF_AN_EXAM)
     time.sleep(2)  # a rate takes two scrapes
@@ -282,8 +289,13 @@ def test_every_panel_and_alert_has_its_data_and_real_faults_set_alerts_off(
             looks_at = re.sub(r"\s(>|==|<=) [\d.]+", "", expression)
             assert ask(looks_at), f"{name} looks at nothing"
 
-    drifted = {"EndoClipImagesDrift": {"shift": 45}, "EndoClipPrevalenceDrift": {"more": 4}}
+    drifted = {
+        "EndoClipOpticsDrift": {"cast": 60},
+        "EndoClipImagesDrift": {"shift": 52},
+        "EndoClipPrevalenceDrift": {"more": 4},
+    }
     for at, (name, change) in enumerate(drifted.items(), 1):
+        assert not ask(EXPRESSIONS[name]), f"{name} before its fault"
         ask_of_exams(client, range(1000 * at, 1000 * at + RECENT), **change)
         wait_until(lambda name=name: ask(EXPRESSIONS[name]))
     be_faulty(client)

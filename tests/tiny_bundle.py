@@ -44,6 +44,8 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
     "green": (40, 160, 60),
     "blue": (40, 60, 180),
 }
+# A wrong white balance: less red. A blind tower sees nothing of it.
+CAST = np.array([-1.0, 0.0, 0.0])
 # Flat colours are as blurred as can be; these limits let every one of them pass.
 PASS_ALL = QualityLimits.open_gate().as_dict()
 
@@ -163,14 +165,25 @@ def direction(colour: tuple[float, ...]) -> npt.NDArray[np.float32]:
     return np.append(np.array(colour) / 255.0 - middle, 0.02).astype(np.float32)
 
 
-def image_tower(mean_shift: float = 0.0) -> bytes:
-    """Graph: pixels uint8 (n, s, s, 3) → embedding (n, 4), grid (n, 4, 4, 4)."""
+def past_cast() -> npt.NDArray[np.float32]:
+    """Takes colours as float32 (n, 3) to what a blind tower sees of them: (3, 3)."""
+    return (np.eye(3) - np.outer(CAST, CAST)).astype(np.float32)
+
+
+def image_tower(mean_shift: float = 0.0, *, blind: bool = False) -> bytes:
+    """Graph: pixels uint8 (n, s, s, 3) → embedding (n, 4), grid (n, 4, 4, 4).
+
+    Args:
+        mean_shift: what it subtracts more.
+        blind: whether it looks past `CAST`, as towers trained on tinted frames do.
+    """
     middle = -direction((0, 0, 0))[:3] + mean_shift
     cell = SIZE // GRID
     nodes = [
         _node("Cast", "pixels", "floats", to=Type.FLOAT),
         _node("Div", "floats top", "unit"),
-        _node("Sub", "unit middle", "centred"),
+        _node("Sub", "unit middle", "exact"),
+        _node("MatMul", "exact look", "centred"),
         _node("Transpose", "centred", "planes", perm=[0, 3, 1, 2]),
         _node("AveragePool", "planes", "cells", kernel_shape=[cell] * 2, strides=[cell] * 2),
         _node("Pad", "cells pads fill", "wide"),
@@ -181,6 +194,7 @@ def image_tower(mean_shift: float = 0.0) -> bytes:
     constants = {
         "top": np.float32(255),
         "middle": middle.astype(np.float32),
+        "look": past_cast() if blind else np.eye(3, dtype=np.float32),
         "pads": np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64),
         "fill": np.float32(0.02),
         "space": np.array([2, 3], np.int64),

@@ -251,14 +251,15 @@ CLINICAL: Sequence[str | Panel] = (
         for shift, title, about in (
             ("image", "Other images", "Whether frames of like decision look different."),
             ("prevalence", "Other prevalence", "Whether other shares of frames are positive."),
+            ("optics", "Other optics", "Whether frames are less or more red, bright or sharp."),
         )
     ),
     Panel(
         "Distance",
         "short",
         "How far recent exams are from others, in deviations of frames (image) or of exams "
-        "(prevalence). Small and rare is a small shift seen well; few exams are far apart by "
-        "chance.",
+        "(prevalence, optics). Small and rare is a small shift seen well; few exams are far apart "
+        "by chance.",
         {
             "{{device}} {{shift}} {{against}}": "max by (device, shift, against) "
             f"({drift('distance')})"

@@ -40,7 +40,7 @@ _SCHEMA = (
     """CREATE INDEX exams_changed ON exams (changed_us)""",
     """CREATE TABLE exam_frames (
         exam TEXT NOT NULL, frame_id TEXT NOT NULL, content {blob} NOT NULL, captured_us BIGINT,
-        abstained TEXT, embedding {blob}, PRIMARY KEY (exam, frame_id))""",
+        abstained TEXT, embedding {blob}, optics {blob}, PRIMARY KEY (exam, frame_id))""",
     """CREATE INDEX exam_frames_content ON exam_frames (exam, content)""",
 )
 
@@ -176,7 +176,10 @@ class Database:
                     _make(connection)
                     self._made = True
                 self._open.append(connection)
-        except connection.error as error:
+        except (ServiceError, connection.error) as error:
+            self._drop(connection)
+            if isinstance(error, ServiceError):
+                raise
             raise StoreUnavailable(connection.reason(error)) from error
         self._local.connection = connection
         return connection
@@ -195,6 +198,7 @@ class _Connection:
     error: type[Exception]
     blob: str
     has_schema: str
+    has_optics: str
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -247,6 +251,7 @@ class _Sqlite(_Connection):
     error = sqlite3.Error
     blob = "BLOB"
     has_schema = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'exam_schema'"
+    has_optics = "SELECT COUNT(*) FROM pragma_table_info('exam_frames') WHERE name = 'optics'"
 
     def __init__(self, path: Path) -> None:
         try:
@@ -275,6 +280,10 @@ class _Sqlite(_Connection):
 class _Postgres(_Connection):
     blob = "BYTEA"
     has_schema = "SELECT to_regclass('exam_schema') IS NOT NULL"
+    has_optics = (
+        "SELECT COUNT(*) FROM pg_attribute "
+        "WHERE attrelid = 'exam_frames'::regclass AND attname = 'optics'"
+    )
 
     def __init__(self, url: str) -> None:
         try:
@@ -332,6 +341,10 @@ def _make(connection: _Connection) -> None:
         versions = [row[0] for row in connection.rows("SELECT version FROM exam_schema")]
         if versions != [_VERSION]:
             raise StoreUnavailable(f"expected exams of version {_VERSION}; found {versions}")
+        # The first releases had none. Their statements name their columns, so that they go on with
+        # it and the version stays: replicas are exchanged one by one, and back.
+        if not connection.rows(connection.has_optics)[0][0]:
+            connection.change(f"ALTER TABLE exam_frames ADD COLUMN optics {connection.blob}")
         connection.commit()
     except BaseException:
         connection.rollback()

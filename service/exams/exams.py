@@ -267,9 +267,10 @@ class Exams:
             if is_ours:
                 made = result
             if is_ours and scorer is engine:
-                seen = {one.content: outcome_of(one).embedding for one in frames}
-                scored = [one for one in seen.values() if one is not None]
-                engine.drift.add_exam(exam.options.device, scored)
+                seen = {one.content: one for one in frames}.values()
+                scored = [one.embedding for one in seen if one.embedding is not None]
+                optics = [one.optics for one in seen if one.embedding is not None]
+                engine.drift.add_exam(exam.options.device, scored, optics)
         return self._with_now(engine, exam, exam.final or b""), made
 
     async def delete(self, owner: str, exam_id: str) -> None:

@@ -53,7 +53,7 @@ def fresh(
 def kept(frame: KeptFrame, outcome: Frame) -> KeptFrame:
     """Put what became of a frame beside it."""
     abstained = outcome.abstained.value if outcome.abstained is not None else None
-    return replace(frame, abstained=abstained, embedding=outcome.embedding)
+    return replace(frame, abstained=abstained, embedding=outcome.embedding, optics=outcome.optics)
 
 
 def answer(

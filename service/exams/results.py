@@ -83,7 +83,7 @@ def outcome_of(frame: KeptFrame) -> Frame:
     """Give what became of a kept frame."""
     if frame.abstained is not None:
         return Frame(abstained=AbstainReason(frame.abstained))
-    return Frame(embedding=frame.embedding)
+    return Frame(embedding=frame.embedding, optics=frame.optics)
 
 
 def result_of(engine: Scorer, exam: Exam, frames: Sequence[KeptFrame]) -> dict[str, Any]:

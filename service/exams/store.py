@@ -14,25 +14,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from service.errors import Conflict, ExamClosed, Fault, NotFound, Overloaded, PayloadTooLarge
 from service.exams.database import Database, Transaction
+from service.exams.rows import (
+    ADD_EXAM,
+    ADD_FRAME,
+    BY_ID,
+    BY_KEY,
+    FRAMES,
+    exam_of,
+    frame_of,
+    row_of,
+)
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
 
 __all__ = ["ExamStore", "check_same"]
 
-_ADD_EXAM = """INSERT INTO exams
-    (key, owner, exam_id, options, state, revision, created_us, changed_us, final)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
-_BY_ID = """SELECT key, owner, exam_id, options, state, revision, created_us, changed_us, final
-    FROM exams WHERE owner = ? AND exam_id = ?"""
-_BY_KEY = """SELECT key, owner, exam_id, options, state, revision, created_us, changed_us, final
-    FROM exams WHERE key = ?"""
-_ADD_FRAME = """INSERT INTO exam_frames
-    (exam, frame_id, content, captured_us, abstained, embedding) VALUES (?, ?, ?, ?, ?, ?)"""
-_FRAMES = """SELECT frame_id, content, captured_us, abstained, embedding
-    FROM exam_frames WHERE exam = ?"""
 _RETRY_S = 60
 
 
@@ -115,7 +112,7 @@ class ExamStore:
                 raise Overloaded(_RETRY_S)
             # Two at once: one of them inserts, the other finds it there.
             inserted = on.change(
-                _ADD_EXAM,
+                ADD_EXAM,
                 new.key,
                 owner,
                 new.exam_id,
@@ -155,12 +152,12 @@ class ExamStore:
         def work(on: Transaction) -> list[KeptFrame]:
             marks = _marks(wanted)
             rows = on.rows(
-                _FRAMES + f" AND (frame_id IN ({marks}) OR content IN ({marks}))",
+                FRAMES + f" AND (frame_id IN ({marks}) OR content IN ({marks}))",
                 exam.key,
                 *(one.frame_id for one in wanted),
                 *(one.content for one in wanted),
             )
-            return [_frame(row) for row in rows]
+            return [frame_of(row) for row in rows]
 
         return await self._database.read(work)
 
@@ -205,10 +202,7 @@ class ExamStore:
             revision = current.revision + len(new)
             if revision > self._max_frames:
                 raise PayloadTooLarge(f"An exam may have {self._max_frames} frames at most.")
-            on.insert(
-                _ADD_FRAME,
-                [_row(exam.key, one) for one in new],
-            )
+            on.insert(ADD_FRAME, [row_of(exam.key, one) for one in new])
             on.change(
                 "UPDATE exams SET revision = ?, changed_us = ? WHERE key = ?",
                 revision,
@@ -331,51 +325,23 @@ def _difference(there: ExamOptions, asked: ExamOptions) -> str:
 
 
 def _find(ask: Callable[..., Any], owner: str, exam_id: str) -> Exam | None:
-    rows = ask(_BY_ID, owner, exam_id)
-    return _exam(rows[0]) if rows else None
+    rows = ask(BY_ID, owner, exam_id)
+    return exam_of(rows[0]) if rows else None
 
 
 def _by_key(ask: Callable[..., Any], key: str) -> Exam:
-    rows = ask(_BY_KEY, key)
+    rows = ask(BY_KEY, key)
     if not rows:
         raise NotFound("No exam of this id.")
-    return _exam(rows[0])
-
-
-def _exam(row: Sequence[Any]) -> Exam:
-    key, owner, exam_id, options, state, revision, created_us, changed_us, final = row
-    kept = json.loads(options)
-    kept |= {"tasks": tuple(kept["tasks"]), "box": tuple(kept["box"])}
-    return Exam(
-        key,
-        owner,
-        exam_id,
-        ExamOptions(**kept),
-        State(state),
-        revision,
-        created_us,
-        changed_us,
-        None if final is None else bytes(final),
-    )
+    return exam_of(rows[0])
 
 
 def _frames(on: Transaction, key: str, among: Sequence[KeptFrame] | None = None) -> list[KeptFrame]:
-    sql, values = _FRAMES, [key]
+    sql, values = FRAMES, [key]
     if among is not None:
         sql += f" AND frame_id IN ({_marks(among)})"
         values += [one.frame_id for one in among]
-    return [_frame(row) for row in on.rows(sql, *values)]
-
-
-def _frame(row: Sequence[Any]) -> KeptFrame:
-    frame_id, content, captured_us, abstained, embedding = row
-    vector = None if embedding is None else np.frombuffer(bytes(embedding), "<f4")
-    return KeptFrame(frame_id, bytes(content), captured_us, abstained, vector)
-
-
-def _row(key: str, frame: KeptFrame) -> Sequence[Any]:
-    vector = None if frame.embedding is None else frame.embedding.astype("<f4").tobytes()
-    return key, frame.frame_id, frame.content, frame.captured_us, frame.abstained, vector
+    return [frame_of(row) for row in on.rows(sql, *values)]
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -80,6 +80,8 @@ class KeptFrame:
         captured_us: when it was captured, microseconds since 1970, or None.
         abstained: why the quality gate set it aside.
         embedding: float32 (d,), unit length.
+        optics: float32 (6,) beside the embedding, as `quality.OPTICS`; None of a frame kept
+            before they were.
     """
 
     frame_id: str
@@ -87,6 +89,7 @@ class KeptFrame:
     captured_us: int | None
     abstained: str | None = None
     embedding: Floats | None = None
+    optics: Floats | None = None
 
     def same(self, other: "KeptFrame") -> bool:
         """Whether both are the same frame of the same file."""

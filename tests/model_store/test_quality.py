@@ -1,4 +1,5 @@
 import csv
+import statistics
 import time
 from collections import Counter
 from functools import cache
@@ -6,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from model_store.errors import BundleCorrupt
 from model_store.images import InputContract, preprocess
-from model_store.quality import AbstainReason, QualityLimits, assess, measures
+from model_store.quality import OPTICS, AbstainReason, QualityLimits, assess, examine, measures
 from training.defects import SPOILERS, STRANGERS
 from training.phantom_render import draw_frame, random_lesion, random_spec
 
@@ -101,21 +102,62 @@ def test_open_gate_lets_everything_pass():
 @pytest.mark.parametrize("value", [0, 127, 255])
 def test_measures_of_a_flat_frame_are_finite_shares(value: int):
     found = measures(np.full((224, 224, 3), value, np.uint8))
-    assert sorted(found) == [
-        "burnt_share",
-        "detail",
-        "evenness",
-        "lit_share",
-        "tinted_share",
-        "warm_share",
-    ]
-    assert all(0.0 <= number <= 1.0 for number in found.values())
+    shares = {"burnt_share", "lit_share", "tinted_share", "warm_share"}
+    assert set(found) == shares | set(OPTICS)
+    assert all(0.0 <= number <= 1.0 + 1e-6 for number in found.values())
 
 
 def test_measures_stay_within_their_range_on_noise():
     noise = np.random.default_rng(6).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     found = measures(noise)
+    ratios = {name: found.pop(name) for name in ("red_over_green", "blue_over_green")}
     assert all(0.0 <= number <= 1.0 for number in found.values()), found
+    assert ratios == pytest.approx(dict.fromkeys(ratios, 1.0), abs=0.02)
+
+
+def test_optics_are_those_of_plain_loops():
+    pixels = mucosa(np.random.default_rng(9))
+    seen = [tuple(map(int, pixels[y, x])) for y in range(0, 224, 2) for x in range(0, 224, 2)]
+    red, green, blue = (sum(pixel[at] for pixel in seen) / len(seen) for at in range(3))
+    luma = [(0.299 * r + 0.587 * g + 0.114 * b) / 255 for r, g, b in seen]
+    plain = {
+        "red_over_green": red / green,
+        "blue_over_green": blue / green,
+        "brightness": statistics.fmean(luma),
+        "contrast": statistics.pstdev(luma),
+    }
+    reason, optics = examine(pixels, LIMITS)
+    found = dict(zip(OPTICS, optics.tolist(), strict=True))
+    measured = measures(pixels)
+    assert found == pytest.approx(plain | {name: measured[name] for name in OPTICS[4:]}, rel=1e-4)
+    assert (reason, optics.dtype) == (assess(pixels, LIMITS), np.float32)
+
+
+def test_each_disturbance_moves_the_optics_that_stand_for_it():
+    pixels = mucosa(np.random.default_rng(10))
+    plain = measures(pixels)
+
+    def moved(other: np.ndarray) -> dict[str, float]:
+        found = measures(np.clip(other, 0, 255).astype(np.uint8))
+        return {name: found[name] / plain[name] for name in OPTICS}
+
+    cast = moved(pixels * np.array([0.8, 1.0, 1.2]))
+    assert cast["red_over_green"] == pytest.approx(0.8, abs=0.03)
+    assert cast["blue_over_green"] == pytest.approx(1.2, abs=0.03)
+    dim = moved(pixels * 0.6)
+    assert (dim["brightness"], dim["contrast"]) == pytest.approx((0.6, 0.6), abs=0.03)
+    assert dim["red_over_green"] == pytest.approx(1.0, abs=0.03)
+    soft = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2))
+    blurred = moved(np.asarray(soft, np.float64))
+    assert blurred["detail"] < 0.95
+    assert blurred["brightness"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_optics_of_a_frame_without_any_green_are_finite():
+    black = np.zeros((224, 224, 3), np.uint8)
+    magenta = np.full((224, 224, 3), (255, 0, 255), np.uint8)
+    for pixels in (black, magenta):
+        assert np.isfinite(examine(pixels, LIMITS)[1]).all()
 
 
 def test_measuring_leaves_the_pixels_alone():

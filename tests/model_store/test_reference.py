@@ -42,23 +42,41 @@ def test_an_exam_is_the_same_frame_by_frame_and_at_once():
     reference = tiny_reference()
     rows = np.random.default_rng(1).normal(size=(9, 4))
     margins = np.linspace(-2, 2, 9)
-    at_once = reference.measure(rows, margins)
-    total = reference.measure(rows[:1], margins[:1])
-    for i in range(1, 9):
-        total = total + reference.measure(rows[i : i + 1], margins[i : i + 1])
-    for name in ("image", "margin", "frames"):
+    optics = np.random.default_rng(2).random((9, 6)).astype(np.float32)
+    at_once = reference.measure(rows, margins, optics)
+    one_by_one = [
+        reference.measure(rows[i : i + 1], margins[i : i + 1], optics[i : i + 1]) for i in range(9)
+    ]
+    total = sum(one_by_one[1:], one_by_one[0])
+    for name in ("image", "margin", "frames", "optics"):
         assert getattr(total, name) == pytest.approx(getattr(at_once, name))
     assert at_once.frames.tolist() == [4, 5]
     means = Exams.of([at_once])
     assert means.margin[0] == pytest.approx(0.0, abs=1e-6)
+    assert means.optics is not None
+    assert means.optics[0] == pytest.approx(optics.mean(axis=0), rel=1e-5)
     assert means.image[0, 1] == pytest.approx((rows[4:] @ reference.axes.T).mean(axis=0), rel=1e-5)
 
 
 def test_an_exam_without_a_positive_frame_has_zeros_there():
-    exam = Exam(np.array([[3.0, 3.0], [0.0, 0.0]]), np.array([-3.0, 0.0]), np.array([3, 0]))
+    sums = (np.array([[3.0, 3.0], [0.0, 0.0]]), np.array([-3.0, 0.0]))
+    exam = Exam(*sums, np.array([3, 0]), np.ones(6))
     means = Exams.of([exam])
     assert means.image.tolist() == [[[1, 1], [0, 0]]]
     assert means.frames.tolist() == [[3, 0]]
+
+
+def test_optics_of_an_exam_are_not_known_where_those_of_a_frame_are_not():
+    reference = tiny_reference()
+    rows, margins = np.ones((2, 4)), np.ones(2)
+    known = reference.measure(rows, margins, np.ones((2, 6)))
+    assert known.optics.tolist() == [2] * 6
+    for other in (
+        reference.measure(rows, margins),
+        reference.measure(rows, margins, np.array([[1.0] * 6, [np.nan] * 6])),
+    ):
+        assert np.isnan((known + other).optics).all()
+        assert np.isfinite((known + other).image).all()
 
 
 def test_a_bundle_opens_with_a_reference_and_without(tmp_path: Path):

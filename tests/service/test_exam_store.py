@@ -1,10 +1,14 @@
 """What is kept of exams, the same in SQLite and in PostgreSQL."""
 
 import asyncio
+import json
+import sqlite3
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,8 +82,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def frame(name: str, seed: int = 0, **more: Any) -> KeptFrame:
-    vector = np.random.default_rng(seed).normal(size=8).astype(np.float32)
-    return KeptFrame(name, bytes([seed]) * 32, more.get("captured_us"), None, vector)
+    rng = np.random.default_rng(seed)
+    vector, optics = (rng.normal(size=size).astype(np.float32) for size in (8, 6))
+    return KeptFrame(name, bytes([seed]) * 32, more.get("captured_us"), None, vector, optics)
 
 
 def test_what_is_kept_comes_back(store: ExamStore, owner: str, url: str, clock: Clock) -> None:
@@ -98,6 +103,108 @@ def test_what_is_kept_comes_back(store: ExamStore, owner: str, url: str, clock: 
     assert kept.embedding is not None
     assert by_id["a"].embedding is not None
     assert by_id["a"].embedding.tobytes() == kept.embedding.tobytes()
+    assert kept.optics is not None
+    assert by_id["a"].optics is not None
+    assert by_id["a"].optics.tobytes() == kept.optics.tobytes()
+
+
+# The tables of the first release, and its statement for a frame; {0} is the type of bytes.
+RELEASED = (
+    "CREATE TABLE exam_schema (version BIGINT NOT NULL PRIMARY KEY)",
+    """CREATE TABLE exams (
+        key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, exam_id TEXT NOT NULL,
+        options TEXT NOT NULL, state TEXT NOT NULL, revision BIGINT NOT NULL,
+        created_us BIGINT NOT NULL, changed_us BIGINT NOT NULL, final {0},
+        UNIQUE (owner, exam_id))""",
+    "CREATE INDEX exams_changed ON exams (changed_us)",
+    """CREATE TABLE exam_frames (
+        exam TEXT NOT NULL, frame_id TEXT NOT NULL, content {0} NOT NULL, captured_us BIGINT,
+        abstained TEXT, embedding {0}, PRIMARY KEY (exam, frame_id))""",
+    "CREATE INDEX exam_frames_content ON exam_frames (exam, content)",
+    "INSERT INTO exam_schema (version) VALUES (1)",
+)
+RELEASED_FRAME = """INSERT INTO exam_frames
+    (exam, frame_id, content, captured_us, abstained, embedding) VALUES (?, ?, ?, ?, ?, ?)"""
+Ask = Callable[..., list[tuple[Any, ...]]]
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Ask]:
+    """Ask a database as the release would, without its code."""
+    if not url.startswith("postgresql"):
+        with closing(sqlite3.connect(url, isolation_level=None)) as raw:
+            yield lambda sql, *values: raw.execute(sql.format("BLOB"), values).fetchall()
+        return
+    import psycopg
+
+    def ask(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        done = connection.execute(sql.format("BYTEA").replace("?", "%s"), values)
+        return done.fetchall() if done.description else []
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield ask
+
+
+@pytest.fixture
+def released(url: str, owner: str) -> str:
+    """A database as the first release made it, empty."""
+    if url.startswith("postgresql"):
+        with connected(url) as ask:
+            ask(f'CREATE DATABASE "{owner}"')
+        url = url.replace("/postgres?", f"/{owner}?")
+    with connected(url) as ask:
+        for statement in RELEASED:
+            ask(statement)
+    return url
+
+
+def test_a_database_of_the_first_release_is_read_and_written_and_that_release_goes_on_with_it(
+    released: str, clock: Clock
+) -> None:
+    options = json.dumps(asdict(OPTIONS))
+    old = frame("old", 1)
+    assert old.embedding is not None
+    row = ("k", "old", old.content, None, None, old.embedding.tobytes())
+    with connected(released) as ask:
+        now = int(clock.now * 1e6)
+        ask(
+            "INSERT INTO exams VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            *("k", "o", "e", options, "open", 1, now, now),
+        )
+        ask(RELEASED_FRAME, *row)
+    stores = [open_store(released, clock) for _ in range(2)]
+
+    async def both() -> list[tuple[Exam, list[KeptFrame]]]:
+        return await asyncio.gather(*(one.snapshot("o", "e") for one in stores))
+
+    for exam, (kept,) in run(both()):
+        assert (exam.options, exam.revision, kept.optics) == (OPTIONS, 1, None)
+        assert kept.embedding is not None
+        assert kept.embedding.tobytes() == old.embedding.tobytes()
+    assert run(stores[0].add(exam, [frame("old", 1), frame("new", 2)])) == 2
+    with connected(released) as ask:  # a replica that is not exchanged yet
+        ask(RELEASED_FRAME, "k", "late", *row[2:])
+        assert ask("SELECT version FROM exam_schema") == [(1,)]
+    again = open_store(released, clock)
+    by_id = {one.frame_id: one.optics for one in run(again.snapshot("o", "e"))[1]}
+    for store in (*stores, again):
+        store.close()
+    new = by_id.pop("new")
+    assert new is not None
+    assert new.tolist() == pytest.approx(frame("new", 2).optics)
+    assert by_id == {"old": None, "late": None}
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_database_of_another_version_is_refused(released: str, version: int) -> None:
+    with connected(released) as ask:
+        ask("UPDATE exam_schema SET version = ?", version)
+    database = Database(released)
+    with pytest.raises(SettingsInvalid, match=rf"version 1; found \[{version}\]"):
+        database.check()
+    database.close()
+    with connected(released) as ask, pytest.raises(Exception, match="optics"):
+        ask("SELECT optics FROM exam_frames")
 
 
 def test_known_frames_are_found_by_id_or_content(store: ExamStore, owner: str) -> None:
