@@ -8,6 +8,9 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+
+from starlette.requests import Request
 
 from model_store import dicom
 from model_store.dicom import DicomFrame, is_dicom, read_header
@@ -15,52 +18,64 @@ from model_store.errors import ImageRejected
 from model_store.images import Box, ImageLimits, InputContract, Pixels, count_pixels, decode
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.forms import FormLimits, FrameIn, PatientIn, RequestIn
+from service.intake import while_connected
 
 __all__ = ["content_of", "decode_frame", "pictures_of", "pixels_of", "unfold"]
 
 
-async def unfold(request: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
+async def unfold(
+    request: Request, sent: RequestIn, *, limits: FormLimits, image_limits: ImageLimits
+) -> RequestIn:
     """Unfold the DICOM files of a request; one without any comes back as it is.
 
     Args:
-        request: as read.
+        request: whose client may leave meanwhile; its body has been read.
+        sent: what was in the body.
         limits: how many frames there may be.
         image_limits: what a frame may be.
 
     Returns:
-        The request with a frame for each picture.
+        What was sent, with a frame for each picture.
 
     Raises:
         PayloadTooLarge: more frames than a request may have.
         InvalidRequest: two frames would have one id.
+        ClientDisconnect: the client left first.
     """
-    if not any(is_dicom(frame.data) for patient in request.patients for frame in patient.frames):
-        return request
-    return await asyncio.to_thread(_unfolded, request, limits, image_limits)
+    if not any(is_dicom(frame.data) for patient in sent.patients for frame in patient.frames):
+        return sent
+    return await while_connected(request, _unfolded(sent, limits, image_limits))
 
 
-def _unfolded(request: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
+async def _unfolded(sent: RequestIn, limits: FormLimits, image_limits: ImageLimits) -> RequestIn:
     left = limits.max_frames
     patients: list[PatientIn] = []
-    for number, patient in enumerate(request.patients):
+    for number, patient in enumerate(sent.patients):
         frames: list[FrameIn] = []
         for frame in patient.frames:
-            for one in pictures_of(frame, image_limits):
-                left -= 1
-                if left < 0:
-                    most = limits.max_frames
-                    raise PayloadTooLarge(
-                        f"A request may have {most} frames at most; a DICOM file's are counted one "
-                        "by one."
-                    )
-                frames.append(one)
+            found = [frame]
+            if is_dicom(frame.data):
+                # One by one: what is dropped meanwhile holds no thread for the files to come.
+                found = await asyncio.to_thread(_first_pictures, frame, image_limits, left + 1)
+            left -= len(found)
+            if left < 0:
+                most = limits.max_frames
+                raise PayloadTooLarge(
+                    f"A request may have {most} frames at most; a DICOM file's are counted one "
+                    "by one."
+                )
+            frames += found
         if len({frame.frame_id for frame in frames}) < len(frames):
             raise InvalidRequest.at(
-                f"/patients/{number}/frames" if len(request.patients) > 1 else "/frames",
+                f"/patients/{number}/frames" if len(sent.patients) > 1 else "/frames",
                 "expected distinct ids, those of a multi-frame file's frames (id.1, id.2, …) too",
             )
         patients.append(replace(patient, frames=tuple(frames)))
-    return replace(request, patients=tuple(patients))
+    return replace(sent, patients=tuple(patients))
+
+
+def _first_pictures(frame: FrameIn, limits: ImageLimits, most: int) -> list[FrameIn]:
+    return list(islice(pictures_of(frame, limits), most))
 
 
 def pictures_of(frame: FrameIn, limits: ImageLimits) -> Iterator[FrameIn]:

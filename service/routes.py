@@ -148,7 +148,12 @@ async def _document(
                 incoming = counted(request, permit, state.settings.client_patience_s)
                 with metrics.timed(Phase.RECEIVE):
                     sent = await spelling.read(incoming, state.engine.form_limits)
-                sent = await unfold(sent, state.engine.form_limits, state.engine.image_limits)
+                sent = await unfold(
+                    request,
+                    sent,
+                    limits=state.engine.form_limits,
+                    image_limits=state.engine.image_limits,
+                )
                 spelling.check(sent)
                 note(frames=sent.frames)
                 # What is served now, to the end: another bundle may be, meanwhile.

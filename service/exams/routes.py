@@ -122,7 +122,9 @@ async def _write_exam_report(request: Request, exam_id: str, task: str) -> Respo
         check_report(exam, task)
         with metrics.timed(Phase.RECEIVE):
             sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
-        sent = await unfold(sent, engine.form_limits, engine.image_limits)
+        sent = await unfold(
+            request, sent, limits=engine.form_limits, image_limits=engine.image_limits
+        )
         rate_of(request).charge(1)
         work = write_report(_exams(request), engine, exam, task, sent)
         with metrics.timed(Phase.RESPOND):
@@ -138,7 +140,9 @@ async def _take(request: Request, exam_id: str) -> Taken:
             exam = await exams.find(owner_of(request), exam_id)
             with metrics.timed(Phase.RECEIVE):
                 sent = await read_request(incoming, EXAM_FRAMES, engine.form_limits)
-            sent = await unfold(sent, engine.form_limits, engine.image_limits)
+            sent = await unfold(
+                request, sent, limits=engine.form_limits, image_limits=engine.image_limits
+            )
             note(frames=sent.frames)
             work = exams.take(engine, exam, sent, permit, rate_of(request))
             return await while_connected(request, work)

@@ -1,9 +1,12 @@
 """DICOM frames: scored as the same pixels elsewhere are, or refused by name; nobody is named."""
 
+import asyncio
 import json
 import logging
+import struct
 import subprocess
 import sys
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ import httpx
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from model_store.images import ImageLimits
-from service.forms import FrameIn
-from service.frames import pictures_of
+from service.forms import FormLimits, FrameIn, PatientIn, RequestIn
+from service.frames import pictures_of, unfold
 from tests.dicom_files import (
     JPEG_LS,
     LOSSLESS_JPEG,
@@ -119,6 +124,38 @@ def test_frames_of_a_file_count_against_the_limit(serve: Serve) -> None:
             problem_of(
                 up.client.post("/v1/malignancy", **as_form([file])), 413, "payload_too_large"
             )
+
+
+@pytest.mark.parametrize("why", [TimeoutError, ClientDisconnect])
+def test_files_of_a_request_that_was_dropped_are_not_read_on(why: type[Exception]) -> None:
+    whole, count = native(RED), 60
+    pixels = whole.index(b"\xe0\x7f\x10\x00")
+    unknown = b"".join(struct.pack("<HH2sH", 0x3000, n, b"LO", 0) for n in range(1, 60_000))
+    file = whole[:pixels] + unknown + whole[pixels:]
+    frames = tuple(FrameIn(str(n), file, len(file)) for n in range(count))
+    list(pictures_of(frames[0], ImageLimits()))  # what is loaded at the first one
+    began = time.process_time()
+    list(pictures_of(frames[0], ImageLimits()))
+    one_s = time.process_time() - began
+
+    async def receive() -> Message:
+        await asyncio.sleep(one_s if why is ClientDisconnect else 3600)
+        return {"type": "http.disconnect"}
+
+    async def drop() -> None:
+        sent = RequestIn((PatientIn("0", None, frames),))
+        async with asyncio.timeout(one_s if why is TimeoutError else 3600):
+            await unfold(
+                Request({"type": "http"}, receive),
+                sent,
+                limits=FormLimits(count, 1, len(file)),
+                image_limits=ImageLimits(),
+            )
+
+    began = time.process_time()
+    with pytest.raises(why):
+        asyncio.run(drop())  # which waits for its threads
+    assert time.process_time() - began < one_s * count / 3
 
 
 def test_crop_box_of_the_device_applies(client: httpx.Client) -> None:
