@@ -18,15 +18,10 @@ from typing import Any
 
 from service import jsonio
 from service.admission import Permit
-from service.audit import AuditLog
 from service.bundles import NAMED_TASKS
 from service.engine import Engine, Frame, all_of
-from service.errors import (
-    ExamClosed,
-    NotFound,
-    PayloadTooLarge,
-    StoreUnavailable,
-)
+from service.errors import ExamClosed, NotFound, StoreUnavailable
+from service.exams.audited import ExamAudit, check_room
 from service.exams.bundles import Bundles, check_served, is_served, profile_of
 from service.exams.database import Database
 from service.exams.frames import answer, audit_entries, fresh, identify, kept
@@ -34,7 +29,6 @@ from service.exams.results import outcome_of, result_of, rfc3339
 from service.exams.store import ExamStore, check_same
 from service.exams.values import Exam, ExamOptions, KeptFrame, State
 from service.forms import FrameIn, PatientIn, RequestIn
-from service.logs import Event, cause_of
 from service.rates import FrameRate
 from service.schemas import ExamBody
 from service.scoring import pointed
@@ -72,7 +66,7 @@ class Exams:
         self._url = settings.exam_store
         self._settings = settings
         self._store: ExamStore | None = None
-        self._audit = AuditLog(settings.audit_log) if settings.audit_log else None
+        self._audit = ExamAudit(settings.audit_log)
         # By key, revision and state, which determine it.
         self._results: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
         self._purging: asyncio.Task[None] | None = None
@@ -105,8 +99,7 @@ class Exams:
             await asyncio.gather(self._purging, return_exceptions=True)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        if self._audit is not None:
-            self._audit.close()
+        self._audit.close()
 
     async def open(self, engine: Engine, owner: str, body: ExamBody) -> tuple[bytes, str, bool]:
         """Open an exam; gives (body of the answer, id, whether it is new).
@@ -164,7 +157,7 @@ class Exams:
         outcomes = {one.content: outcome_of(one) for one in known}
         new = fresh(sent, named, outcomes)
         if keep and any(one not in there for one in readable):
-            _check_room(exam, self._settings.max_exam_frames)
+            check_room(exam, 1, self._settings.max_exam_frames)
         await self._encode(engine, exam, new, request.explain, permit, rate, outcomes)
         frames = [
             outcomes.get(one.content) or Frame(rejected=engine.too_long(frame))
@@ -176,7 +169,7 @@ class Exams:
             if one.frame_id not in there and outcomes[one.content].rejected is None
         ]
         told = await asyncio.to_thread(answer, engine, exam, named, frames, set(there))
-        entries = audit_entries(engine, exam, rows, told) if self._audit else []
+        entries = audit_entries(engine, exam, rows, told) if self._audit.is_on else []
         revision = await self.keep(exam, rows, entries) if keep and rows else exam.revision
         looked_at = [{"frames": [entry for entry in told["frames"] if not entry["duplicate"]]}]
         return Taken({**told, "revision": revision}, looked_at, rows, entries)
@@ -189,18 +182,9 @@ class Exams:
         Raises:
             As `ExamStore.add`; StoreUnavailable also where the audit log cannot be written.
         """
-        await self._note(entries)
-        return await self._open_store().add(exam, rows)
-
-    async def _note(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Write the audit log first: no result goes out that is not in it."""
-        if self._audit is None or not entries:
-            return
-        try:
-            await asyncio.to_thread(self._audit.write, entries)
-        except OSError as error:
-            _logger.error(Event("audit_log", state="unwritable", reason=cause_of(error)))
-            raise StoreUnavailable("the audit log") from error
+        store, most = self._open_store(), self._settings.max_exam_frames
+        await self._audit.write_new(store, exam, rows, entries, max_frames=most)
+        return await store.add(exam, rows)
 
     def check_open(self, engine: Engine, exam: Exam) -> None:
         """Hold an exam against what is served, and see that it takes frames.
@@ -262,7 +246,7 @@ class Exams:
             body = await asyncio.to_thread(jsonio.write, result)
             digest = hashlib.sha256(body).hexdigest()
             closed = {"event": "closed", "bundle": exam.options.bundle, "result": digest}
-            await self._note([{**closed, "frames": now.revision}])
+            await self._audit.write([{**closed, "frames": now.revision}])
             exam, is_ours = await store.end_close(exam, body)
             if is_ours:
                 made = result
@@ -367,12 +351,6 @@ def _check_id(exam_id: str) -> None:
     # Asked for such a text, PostgreSQL fails as if it were away.
     if "\0" in exam_id:
         raise NotFound("No exam of this id.")
-
-
-def _check_room(exam: Exam, max_frames: int) -> None:
-    # Again, and exactly, when they are kept; here before anything is encoded for nothing.
-    if exam.revision >= max_frames:
-        raise PayloadTooLarge(f"An exam may have {max_frames} frames at most.")
 
 
 def _version(exam: Exam) -> tuple[str, int, str]:

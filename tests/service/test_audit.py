@@ -1,5 +1,6 @@
 """The audit log: what is in it, that a change is found, and that scores can be had again."""
 
+import hashlib
 import json
 import resource
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bench.live import Stream
 from service.__main__ import main
 from service.audit import AuditBroken, AuditLog, read_log
 from service.errors import SettingsInvalid
@@ -196,6 +198,30 @@ def test_where_the_log_cannot_be_written_nothing_is_kept_and_the_operator_told(
         again = up.client.post("/v1/exams/e/frames", **as_form([image()]))
         assert again.json()["revision"] == 1
     assert [entry["event"] for entry in read_log(path)] == ["frame"]
+
+
+def test_what_does_not_become_part_of_an_exam_is_no_entry(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    first, second, third = (image(RED, (96, 80 + place)) for place in range(3))
+    with serve(exam_store=str(tmp_path / "e.db"), audit_log=path, max_exam_frames=2) as up:
+        up.client.post("/v1/exams", json={"exam_id": "e"})
+        answer = up.client.post("/v1/exams/e/frames", **as_form([first, second, third]))
+        problem_of(answer, 413, "payload_too_large")
+        live = Stream(f"http://127.0.0.1:{up.port}", "e", "?keep_every_ms=0", [])
+        expected = ["kept", "kept", "kept", "full", "full"]
+        for time, (file, word) in enumerate(
+            zip((first, first, second, third, third), expected, strict=True)
+        ):
+            live.send(file, 0 if file is first else time)  # the first one is sent again
+            while (message := live.receive() or {})["type"] in ("open", "frame"):
+                pass
+            assert message["type"] == word
+        live.close()
+        up.client.post("/v1/exams/e/close")
+    entries = list(read_log(path))
+    assert [entry["event"] for entry in entries] == ["frame", "frame", "closed"]
+    files = [hashlib.sha256(file).hexdigest() for file in (first, second)]
+    assert [entry["file"] for entry in entries[:2]] == files
 
 
 def test_a_line_cut_off_by_a_crash_goes_and_the_chain_goes_on(log: Path, tmp_path: Path) -> None:

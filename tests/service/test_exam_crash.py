@@ -1,5 +1,6 @@
 """The service is killed while frames come in: what it had answered is there when it is back."""
 
+import hashlib
 import os
 import random
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.audit import read_log
 from tests.service.conftest import as_form, command, image
 from tests.service.postgres import missing, postgres
 
@@ -50,16 +52,21 @@ class Service:
         self.client.close()
 
 
+def picture(frame_id: str) -> bytes:
+    """A frame's file, by its sender and number."""
+    sender, number = map(int, frame_id.split("-"))
+    return image((190 + number % 60, 20 + sender * 20, 20 + number % 50))
+
+
 def send(service: Service, exam: str, sender: int, answered: dict[str, Any]) -> None:
     """Send frames, each with its own picture, until the service is gone."""
     number = len(answered)
     while True:
         frame_id = f"{sender}-{number}"
-        colour = (190 + number % 60, 20 + sender * 20, 20 + number % 50)
         told = {"frames": [{"frame_id": frame_id}]}
         try:
             answer = service.client.post(
-                f"/v1/exams/{exam}/frames", **as_form([image(colour)], told)
+                f"/v1/exams/{exam}/frames", **as_form([picture(frame_id)], told)
             )
         except httpx.TransportError:
             return
@@ -68,8 +75,9 @@ def send(service: Service, exam: str, sender: int, answered: dict[str, Any]) -> 
         number += 1
 
 
-def test_nothing_that_was_answered_is_lost(bundle: Path, store: str) -> None:
-    settings = {"bundle": bundle, "exam_store": store}
+def test_nothing_that_was_answered_is_lost(bundle: Path, store: str, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    settings = {"bundle": bundle, "exam_store": store, "audit_log": log}
     rng = random.Random(20261129)
     answered: list[dict[str, Any]] = [{} for _ in range(SENDERS)]
     exam = "killed"
@@ -100,6 +108,9 @@ def test_nothing_that_was_answered_is_lost(bundle: Path, store: str) -> None:
     service.kill()
     assert again | {"request_id": ""} == final | {"request_id": ""}
     check(final, answered)
+    told = {entry["file"] for entry in read_log(log) if entry["event"] == "frame"}
+    frames = final["results"][0]["patient"]["frames"]
+    assert {hashlib.sha256(picture(one["frame_id"])).hexdigest() for one in frames} <= told
 
 
 def check(result: dict[str, Any], answered: list[dict[str, Any]]) -> None:
