@@ -184,8 +184,9 @@ def measures(pixels: _Pixels) -> dict[str, float]:
 
 
 def _light(channels: _Grey, luma: _Grey) -> dict[str, float]:
-    # Products, since numpy's own means and deviations take three times as long.
-    means = channels @ np.full(luma.size, 1 / luma.size, np.float32)
+    # Products, since numpy's own means and deviations take three times as long. Sums of whole
+    # numbers are exact in float32 up to 2 ** 24, shares of them would not be.
+    means = channels @ np.ones(luma.size, np.float32) / np.float32(luma.size)
     red, green, blue = means.tolist()
     brightness = float(_LUMA @ means)
     around = luma.ravel() - np.float32(brightness)

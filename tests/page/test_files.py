@@ -247,11 +247,11 @@ def test_frames_that_are_removed_while_they_are_read_do_not_come_back(
         tab.give(tmp_path / "a.png")
         tab.page.evaluate(SLOWLY_READ)
         tab.page.set_input_files("#files", str(tmp_path / "b.png"))
-        tab.page.wait_for_function("readers.length === 1")
+        tab.page.wait_for_function("() => readers.length === 1")
         tab.page.click("#clear")
         tab.page.evaluate("readers.splice(0).forEach((one) => one())")
         tab.page.set_input_files("#files", str(tmp_path / "c.png"))
-        tab.page.wait_for_function("readers.length === 1")
+        tab.page.wait_for_function("() => readers.length === 1")
         tab.page.evaluate("readers.splice(0).forEach((one) => one())")
         tab.page.wait_for_selector("#outcome[aria-busy=false] .tile .what")
         titles = [one.get_attribute("title") for one in tab.page.locator(".tile").all()]

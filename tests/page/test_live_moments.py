@@ -56,9 +56,12 @@ def test_a_camera_that_is_allowed_too_late_stays_off(seeing: Browser, tiny: Runn
         press(tab, "Turn the camera off")
         tab.page.evaluate(ASKED_FOR_LONG)
         tab.page.click("#choose-camera")
-        tab.page.wait_for_function("'allow' in window")
+        tab.page.wait_for_function("() => 'allow' in window")
         press(tab, "Hide")
         tab.page.evaluate("allow()")
-        tab.page.wait_for_function("given?.getTracks().every((one) => one.readyState === 'ended')")
+        # A function: a string would be evaluated anew by the page, which its CSP forbids.
+        tab.page.wait_for_function(
+            "() => given?.getTracks().every((one) => one.readyState === 'ended')"
+        )
         tab.page.wait_for_timeout(200)
         assert tab.page.text_content("#live-said") == "The camera is off."
