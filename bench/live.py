@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -191,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--url", help="of a running service without keys")
-    parser.add_argument("--store", default="exams-bench.sqlite3", help="of the service started")
+    parser.add_argument("--store", help="of the service started (default: one that is removed)")
     given = parser.parse_args(arguments)
     frames = [_jpeg(name) for name in ("polyp_1", "polyp_2", "normal_1", "normal_2")]
     print(
@@ -223,9 +224,13 @@ def _measured(url: str, frames: Sequence[bytes], count: int, fps: float, seconds
 
 
 @contextmanager
-def _service(url: str | None, store: str) -> Iterator[str]:
+def _service(url: str | None, store: str | None) -> Iterator[str]:
     if url is not None:
         yield url
+        return
+    if store is None:
+        with TemporaryDirectory() as folder, _service(None, f"{folder}/exams.sqlite3") as url:
+            yield url
         return
     settings = {"ENDOCLIP_PORT": "0", "ENDOCLIP_EXAM_STORE": store}
     process = subprocess.Popen(
