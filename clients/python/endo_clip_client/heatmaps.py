@@ -14,7 +14,7 @@ __all__ = ["MEANING", "Painter"]
 
 MEANING = (
     "What the score rests on, coarsely. It does not show where a lesion is: its hottest cell lies "
-    "in a lesion's box barely more often than a cell drawn at random. Research use only."
+    "in a lesion's box no more often than a cell drawn at random. Research use only."
 )
 _HEAT = (40, 90, 255)
 # Where the label has its whole share; the picture must be seen below it.
